@@ -1,0 +1,66 @@
+"""Processes: how clean data becomes noise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from sfumato.errors import ArgumentError
+from sfumato.noise.interpolating import FlowMatching, Trigonometric
+from sfumato.noise.process import Affine, Process, Time, as_time, over_events
+from sfumato.noise.scalar import ScalarProcess
+from sfumato.noise.table import BetaTable
+from sfumato.noise.variance_exploding import EDM, VarianceExploding
+from sfumato.noise.variance_preserving import Cosine, SubVariancePreserving, VariancePreserving
+
+__all__ = [
+    "EDM",
+    "PROCESSES",
+    "Affine",
+    "BetaTable",
+    "Cosine",
+    "FlowMatching",
+    "Process",
+    "ScalarProcess",
+    "SubVariancePreserving",
+    "Time",
+    "Trigonometric",
+    "VarianceExploding",
+    "VariancePreserving",
+    "as_time",
+    "over_events",
+    "process_from_dict",
+]
+
+PROCESSES: dict[str, type[ScalarProcess]] = {
+    p.kind: p for p in (VariancePreserving, SubVariancePreserving, Cosine, VarianceExploding, EDM, FlowMatching, Trigonometric, BetaTable)
+}
+"""Every process that can be written down, by its `kind`."""
+
+
+def process_from_dict(data: dict[str, Any]) -> ScalarProcess:
+    """The process that `Process.to_dict` wrote down.
+
+    Raises:
+        ArgumentError: an unknown kind, or a parameter the kind does not have.
+    """
+    if not isinstance(data, dict) or data.get("kind") not in PROCESSES:
+        given = data.get("kind") if isinstance(data, dict) else type(data).__name__
+        raise ArgumentError("process.kind", repr(given), f"one of {', '.join(PROCESSES)}")
+    kind = PROCESSES[data["kind"]]
+    known = {f.name for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
+    unknown = set(data) - known - {"kind"}
+    if unknown:
+        raise ArgumentError("process", f"the keys {sorted(unknown)}", f"the keys {sorted(known)} of {kind.kind}")
+    values = {key: value for key, value in data.items() if key != "kind"}
+    for key, value in values.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers):
+            raise ArgumentError(f"process.{key}", repr(value)[:60], "a number, or a list of numbers")
+    if kind is BetaTable:
+        if not isinstance(values.get("betas"), list):
+            raise ArgumentError("process.betas", type(values.get("betas")).__name__, "a list of numbers")
+        return BetaTable(tuple(values["betas"]))
+    if any(isinstance(v, list) for v in values.values()):
+        raise ArgumentError("process", data["kind"], "plain numbers as parameters")
+    return kind(**values)
