@@ -1,0 +1,71 @@
+"""Samples written to a file: a picture of them, or their numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sfumato.errors import ArgumentError, MissingExtraError, OutputError, ShapeError
+
+SUFFIXES = (".png", ".npy", ".safetensors")
+
+
+def write_samples(samples: Float[Tensor, n *event], path: str | Path) -> None:
+    """Write samples as a grid of images (`.png`) or as numbers (`.npy`, `.safetensors` under the key `samples`).
+
+    Raises:
+        ArgumentError: another ending.
+        ShapeError: a picture of events that are no images.
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ArgumentError("out", str(path), f"a file ending in {', '.join(SUFFIXES)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".png":
+            _write_png(grid_of(samples), path)
+        elif suffix == ".npy":
+            np.save(path, samples.detach().cpu().numpy())
+        else:
+            from safetensors.torch import save_file
+
+            save_file({"samples": samples.detach().cpu().contiguous()}, path)
+    except OSError as e:
+        raise OutputError(f"{path}: expected a file that can be written, got: {e.strerror or e}.") from e
+
+
+def grid_of(images: Float[Tensor, n *event], *, gap: int = 1) -> Float[Tensor, "channels height width"]:
+    """Images in [-1, 1], `(n, channels, height, width)`, as one nearly square picture with a gap between them.
+
+    Raises:
+        ShapeError: events that are no images of 1 or 3 channels.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ShapeError("samples", tuple(images.shape), "images (n, 1 or 3, height, width) for a picture", "Write .npy or .safetensors.")
+    n, channels, height, width = images.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    out = torch.full((channels, rows * (height + gap) + gap, columns * (width + gap) + gap), 1.0)
+    for i, image in enumerate(images.detach().float().cpu()):
+        top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
+        out[:, top : top + height, left : left + width] = image
+    return out
+
+
+def _write_png(picture: Tensor, path: Path) -> None:
+    try:
+        from PIL import Image
+    except ImportError as e:
+        raise MissingExtraError("pillow", "data") from e
+    pixels = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    # small pictures are shown at a size one can see
+    scale = max(1, 512 // max(image.size))
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
