@@ -15,7 +15,7 @@ from sfumato.errors import ArgumentError, MissingExtraError, OutputError, ShapeE
 SUFFIXES = (".png", ".npy", ".safetensors")
 
 
-def write_samples(samples: Float[Tensor, n *event], path: str | Path) -> None:
+def write_samples(samples: Float[Tensor, n * event], path: str | Path) -> None:
     """Write samples as a grid of images (`.png`) or as numbers (`.npy`, `.safetensors` under the key `samples`).
 
     Raises:
@@ -41,7 +41,7 @@ def write_samples(samples: Float[Tensor, n *event], path: str | Path) -> None:
         raise OutputError(f"{path}: expected a file that can be written, got: {e.strerror or e}.") from e
 
 
-def grid_of(images: Float[Tensor, n *event], *, gap: int = 1) -> Float[Tensor, "channels height width"]:
+def grid_of(images: Float[Tensor, n * event], *, gap: int = 1) -> Float[Tensor, "channels height width"]:
     """Images in [-1, 1], `(n, channels, height, width)`, as one nearly square picture with a gap between them.
 
     Raises:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ Denoise = Callable[[Tensor, float], Tensor]
 """`(x (batch, *event), t) -> E[x_0 | x_t = x]`."""
 
 
+@runtime_checkable
 class Draws(Protocol):
     """Addressable standard normal draws, e.g. `sfumato.seeds.Noise`."""
 

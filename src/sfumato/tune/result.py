@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
 
+from sfumato.explain import ScoreProbe
 from sfumato.metrics import Estimate
 
 Family = Literal["ours", "classic", "diffusers"]
 """`ours`: spectral and fitted programs; `classic`: published solvers in our tables; `diffusers`: its schedulers, run beside."""
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """How much of the learned score closed forms explain, at each noise level.
-
-    `explained[name] = (mean, standard deviation)` over samples of `1 - |s_net - s_name|^2 / |s_net|^2`, for the names isotropic, gaussian,
-    mixture and empirical.
-    """
-
-    ratios: list[float]
-    explained: dict[str, tuple[list[float], list[float]]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,7 @@ class TuneResult:
     data: dict[str, Any]
     settings: dict[str, Any]
     machine: dict[str, Any]
-    diagnosis: Diagnosis
+    diagnosis: ScoreProbe
     teleport: Teleport
     reference: dict[str, float]
     candidates: list[Candidate]
@@ -83,20 +74,25 @@ class TuneResult:
     pictures: dict[str, Tensor] = field(default_factory=dict)
 
     def best(self, evaluations: int, family: Family) -> Candidate | None:
-        """The smallest error of a family at a budget; a family may use fewer evaluations than the budget, never more."""
-        rivals = [c for c in self.candidates if c.family == family and c.evaluations <= evaluations]
-        return min(rivals, key=lambda c: c.error.value, default=None)
+        """See `best_of`."""
+        return best_of(self.candidates, evaluations, family)
 
     def ours(self, evaluations: int) -> Candidate:
-        """The program chosen for a budget."""
+        """The program chosen for a budget (`KeyError` for another budget)."""
         return next(c for c in self.candidates if c.name == self.chosen[evaluations] and c.evaluations == evaluations)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, without the pictures."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
-        plain["diagnosis"], plain["teleport"] = asdict(self.diagnosis), asdict(self.teleport)
+        plain["diagnosis"], plain["teleport"] = self.diagnosis.to_dict(), asdict(self.teleport)
         plain["candidates"], plain["world"] = [asdict(c) for c in self.candidates], [asdict(c) for c in self.world]
         plain["chosen"] = {str(n): name for n, name in self.chosen.items()}
         plain["floor"] = {name: asdict(e) for name, e in self.floor.items()}
         plain["timings"] = [{"step": step, "seconds": seconds} for step, seconds in self.timings]
         return plain
+
+
+def best_of(candidates: Sequence[Candidate], evaluations: int, family: Family) -> Candidate | None:
+    """The smallest error of a family at a budget; a family may use fewer evaluations than the budget, never more."""
+    rivals = [c for c in candidates if c.family == family and c.evaluations <= evaluations and math.isfinite(c.error.value)]
+    return min(rivals, key=lambda c: c.error.value, default=None)

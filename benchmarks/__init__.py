@@ -1,0 +1,1 @@
+"""The project's figures: `python -m benchmarks` measures them and says whether they reach their targets."""

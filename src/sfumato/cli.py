@@ -1,0 +1,218 @@
+"""The command line: `sfumato tune`, `sfumato sample`, `sfumato train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sfumato.errors import ArgumentError, MissingExtraError, OutputError, SfumatoError
+
+if TYPE_CHECKING:
+    from sfumato.data import Dataset
+    from sfumato.denoise import Preconditioned
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Build, sample, speed up, steer and understand diffusion models.",
+)
+
+Out = Annotated[Path, typer.Option(help="folder that everything is written to")]
+Seed = Annotated[int, typer.Option(help="seed of all noise")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as e:
+        raise ArgumentError("--evaluations", repr(text), "whole numbers with commas between, e.g. 5,8,10") from e
+
+
+def _writable(folder: Path) -> None:
+    """Find out before the work, not after it, that nothing can be written."""
+    probe = folder / ".sfumato-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise OutputError(f"--out: expected a folder that can be written, got {folder} ({e.strerror}).") from e
+
+
+def _train(data: Dataset, out: Path, seed: int, steps: int | None) -> Preconditioned:
+    from sfumato.learn import default_denoiser, default_loss, default_settings, fit
+
+    from .console import Console
+
+    denoiser = default_denoiser(data, seed=seed)
+    settings = default_settings(data, seed=seed, steps=steps)
+    with Console() as console:
+        console.begin(f"training on {data.name}", settings.steps)
+        done = 0
+
+        def show(made: int, total: int, loss: float) -> None:
+            nonlocal done
+            console.advance(made - done)
+            done = made
+            console.say(f"loss {loss:.4g}")
+
+        fit(denoiser, data, settings, default_loss(data), folder=out, save_every=max(50, settings.steps // 8), progress=show)
+    return denoiser
+
+
+def _model(folder: Path) -> tuple[Preconditioned, dict[str, Any]]:
+    from sfumato.learn import about_model, load_model
+
+    return load_model(folder), about_model(folder)
+
+
+@app.command()
+def tune(
+    model: Annotated[Path | None, typer.Argument(help="folder of a trained model; trains one on the data if left out")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="bundled set, folder of images, or array file; default: the model's own, or digits")
+    ] = None,
+    evaluations: Annotated[str, typer.Option(help="budgets to find a sampler for")] = "5,8,10,15,20",
+    tolerance: Annotated[float, typer.Option(help="relative error at the end that counts as reference quality")] = 0.01,
+    out: Out = Path("sfumato-out"),
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="training steps, if a model has to be trained")] = None,
+    debug: Debug = False,
+) -> None:
+    """From a model to the sampler that reaches its reference quality in the fewest evaluations: recipe.json, report.html, tune.json."""
+    from dataclasses import replace
+
+    from sfumato.data import load
+    from sfumato.learn.files import write_bytes
+    from sfumato.tune import TuneSettings
+    from sfumato.tune import tune as tune_denoiser
+    from sfumato.tune.report import write_report
+
+    from .console import Console, show_result
+
+    settings = TuneSettings(evaluations=_counts(evaluations), tolerance=tolerance, seed=seed)
+    _writable(out)
+    if model is None:
+        dataset = load(data or "digits")
+        denoiser, place, about = _train(dataset, out / "model", seed, steps), "model", {"name": f"small denoiser trained on {dataset.name}"}
+    else:
+        denoiser, kept = _model(model)
+        spec = data or kept.get("data")
+        if spec is None:
+            raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
+        dataset, place, about = load(spec), str(model.resolve()), {"name": model.name}
+    about = {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
+    with Console() as console:
+        recipe, result = tune_denoiser(denoiser, dataset, settings, about=about, progress=console)
+    recipe = replace(recipe, model=place, classes=denoiser.classes)
+    path = recipe.save(out)
+    write_bytes(out / "tune.json", json.dumps(result.to_dict(), indent=1).encode())
+    write_report(result, out / "report.html", recipe.to_dict())
+    show_result(result, path, out / "report.html")
+
+
+@app.command()
+def sample(
+    recipe: Annotated[Path, typer.Argument(help="a recipe's folder or its recipe.json")],
+    n: Annotated[int, typer.Option("-n", help="how many samples")] = 64,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="what to write: .png for a grid of images, .npy or .safetensors for the numbers")] = Path(
+        "grid.png"
+    ),
+    evaluations: Annotated[int | None, typer.Option(help="which of the recipe's budgets; default: its own choice")] = None,
+    model: Annotated[Path | None, typer.Option(help="folder of the model; default: the recipe's")] = None,
+    label: Annotated[int | None, typer.Option(help="class to draw, for a class-conditional model")] = None,
+    debug: Debug = False,
+) -> None:
+    """Draw samples with a recipe."""
+    import torch
+
+    from sfumato.data.export import write_samples
+    from sfumato.tune import Recipe
+
+    from .console import Console
+
+    chosen = Recipe.load(recipe)
+    home = recipe if recipe.is_dir() else recipe.parent
+    if model is None:
+        if chosen.model is None:
+            raise ArgumentError("--model", None, "the folder of the model", "The recipe does not say where it is.")
+        model = home / chosen.model
+    denoiser, _ = _model(model)
+    if denoiser.event_shape not in (None, chosen.event_shape):
+        raise ArgumentError("recipe", f"events of shape {chosen.event_shape}", f"the model's event shape {denoiser.event_shape}")
+    if label is not None and not (denoiser.classes and 0 <= label < denoiser.classes):
+        raise ArgumentError(
+            "--label", label, f"a class from 0 to {denoiser.classes - 1}" if denoiser.classes else "none: the model has no classes"
+        )
+    condition = None if label is None else torch.full((n,), label)
+    sampler = chosen.sampler(denoiser, evaluations)
+    with Console() as console:
+        console.begin(f"{n} samples, {sampler.program.evaluations} evaluations each", n)
+        done = 0
+
+        def show(made: int) -> None:
+            nonlocal done
+            console.advance(made - done)
+            done = made
+
+        samples = sampler.sample(n, seed, condition=condition, progress=show)
+    write_samples(samples, out)
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Argument(help="bundled set, folder of images, or array file (.npy, .npz, .safetensors)")],
+    out: Out = Path("model"),
+    steps: Annotated[int | None, typer.Option(help="training steps; default: enough for small data")] = None,
+    seed: Seed = 0,
+    debug: Debug = False,
+) -> None:
+    """Train a denoiser; stopped at any moment, the same command goes on where it was."""
+    from sfumato.data import load
+
+    dataset = load(data)
+    _writable(out)
+    _train(dataset, out, seed, steps)
+    typer.echo(f"wrote {out}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; an error is one line and a non-zero exit code, and a traceback with `--debug`."""
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_guard(lambda: app(given, standalone_mode=False), "--debug" in given))
+
+
+def _guard(command: Callable[[], Any], debug: bool) -> int:
+    try:
+        out = command()
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; the same command goes on from what was saved", err=True)
+        return 130
+    except (SfumatoError, MissingExtraError) as e:
+        if debug:
+            raise
+        typer.echo(f"error: {e}", err=True)
+        return 2
+    except typer.Exit as e:
+        return e.exit_code
+    except typer.Abort:
+        return 130
+    except Exception as e:
+        # usage errors of the command line have their own text
+        if hasattr(e, "format_message"):
+            typer.echo(f"error: {e.format_message()}", err=True)
+            return 2
+        if debug:
+            raise
+        typer.echo(f"error: {type(e).__name__}: {e} (run again with --debug for the traceback; this is a bug)", err=True)
+        return 1
+    return out if isinstance(out, int) else 0

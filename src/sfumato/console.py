@@ -1,0 +1,93 @@
+"""What the command line shows: live progress and the table of results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sfumato.tune.result import TuneResult
+
+
+class Console:
+    """Live progress on standard error, one line a task; where that is no terminal, one line when a task begins."""
+
+    def __init__(self) -> None:
+        self._console = RichConsole(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Console:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._task is not None and kind is None:
+            self._finish()
+        self._progress.stop()
+
+    def begin(self, task: str, total: int) -> None:
+        """A task begins, and the one before is done."""
+        if self._task is not None:
+            self._finish()
+        if not self._console.is_terminal:
+            self._console.print(task, highlight=False)
+        self._task = self._progress.add_task(task, total=total, note="")
+
+    def advance(self, parts: int = 1) -> None:
+        """So many parts of the task are done."""
+        if self._task is not None:
+            self._progress.advance(self._task, parts)
+
+    def say(self, text: str) -> None:
+        """A word beside the bar."""
+        if self._task is not None:
+            self._progress.update(self._task, note=text)
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(f"  {text}", highlight=False)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            task = self._progress.tasks[self._task]
+            self._progress.update(self._task, completed=task.total)
+
+
+def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
+    """The main table: our program beside the best peer of every budget."""
+    table = Table(title=f"error against the reference flow, {result.reference['samples']:.0f} starts no choice has seen")
+    for name in ("evaluations", "ours", "best of diffusers", "", "ratio", "distance to data: ours", "theirs"):
+        table.add_column(name, justify="left" if name == "" else "right")
+    for n in result.settings["evaluations"]:
+        ours, peer = result.ours(n), result.best(n, "diffusers")
+        ratio = f"{ours.error.value / peer.error.value:.2f}" if peer else ""
+        table.add_row(
+            str(n),
+            str(ours.error),
+            str(peer.error) if peer else "not installed",
+            peer.name if peer else "",
+            ratio,
+            str(ours.quality or ""),
+            str(peer.quality or "") if peer else "",
+        )
+    console = RichConsole()
+    console.print(table)
+    for name, value in result.floor.items():
+        console.print(f"distance to held-out data of {name}: {value}", highlight=False)
+    console.print(
+        f"recipe: {recipe}\nreport: {report}\nsamples: sfumato sample {recipe.parent} -n 64 --seed 0 --out grid.png", highlight=False
+    )

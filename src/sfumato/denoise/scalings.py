@@ -1,0 +1,76 @@
+r"""What a preconditioner knows of the data before any training: their mean and the variances of their modes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sfumato.errors import ArgumentError
+
+Spectral = Callable[[Tensor], Tensor]
+"""A function of eigenvalues `(modes,)`, float64, on the events' device: a coefficient per mode, `(modes,)` or `(batch, modes)`."""
+
+
+class Scalings(ABC):
+    """A mean `mu` and a covariance `Sigma` with positive eigenvalues, whose functions can be applied to events.
+
+    Immutable; it follows the dtype and device of what it is applied to.
+    """
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def mean_like(self, x: Float[Tensor, "batch *event"]) -> Tensor:
+        """The mean, in `x`'s dtype and on its device; it broadcasts against `x`."""
+
+    @abstractmethod
+    def apply(self, f: Spectral, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """`f(Sigma) x`."""
+
+    @abstractmethod
+    def to_config(self) -> dict[str, Any]:
+        """Plain data that says what `tensors` are, with the `kind`."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """What has to be saved next to the plain data."""
+
+
+class Isotropic(Scalings):
+    """`Sigma = sigma_data^2 I` and a constant mean: the scalings of Karras et al. 2022 (arXiv 2206.00364, table 1) where the mean is 0.
+
+    Arguments:
+        sigma_data: the data's standard deviation about the mean.
+        mean: one number for every coordinate.
+
+    Raises:
+        ArgumentError: a `sigma_data` that is not positive and finite, or a mean that is not finite.
+    """
+
+    kind = "isotropic"
+
+    def __init__(self, sigma_data: float = 0.5, mean: float = 0.0) -> None:
+        if not 0 < sigma_data < math.inf:
+            raise ArgumentError("sigma_data", sigma_data, "a positive standard deviation")
+        if not math.isfinite(mean):
+            raise ArgumentError("mean", mean, "a finite number", "A mean per coordinate goes with `GaussianScalings`.")
+        self.sigma_data, self.mean = float(sigma_data), float(mean)
+
+    def mean_like(self, x: Float[Tensor, "batch *event"]) -> Tensor:
+        return torch.full((), self.mean, dtype=x.dtype, device=x.device)
+
+    def apply(self, f: Spectral, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        coefficient = f(torch.full((1,), self.sigma_data**2, dtype=torch.float64, device=x.device)).to(x.dtype)
+        return coefficient.reshape(-1, *[1] * (x.ndim - 1)) * x
+
+    def to_config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "sigma_data": self.sigma_data, "mean": self.mean}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}

@@ -1,0 +1,91 @@
+r"""How published solvers weigh two or three answers, where `Linearisation` integrates the polynomial through them.
+
+Write a step's weights as `w_n = c_n W_n`: `W_n` is what node `n` would weigh alone, and `sum_n c_n = 1`. With the Lagrange polynomials
+`l_n` of the nodes, the step from `lambda_b` to `lambda_i = lambda_b + h`, and `[n = b]` for the node at its beginning:
+
+| nodes | rule | `c_n` | whose |
+|---|---|---|---|
+| 2 | exact | the mean of `l_n` under the step's kernel | DPM-Solver's "taylor" forms, DEIS, `Exponential` |
+| 2 | midpoint | `l_n(lambda_b + h/2)` | DPM-Solver++ 2M and 2S, UniPC with `B = exp(h) - 1` (bh2), Heun |
+| 2 | slope | `[n = b] + (l_n(lambda_b + h/2) - [n = b]) g/(exp(g) - 1)`, `g = -h` (data), `h` (noise) | UniPC with `B = h` (bh1) |
+| 3 | exact | the mean of `l_n` under the step's kernel | DPM-Solver 3S, UniPC |
+| 3 | halved | the same, with half of the parabola's curvature | DPM-Solver++ 3M as published and as widely copied |
+
+All two-node rules are of order 2. The halved parabola is of order 2 too, since a divided difference stands where the second derivative
+belongs; the exact one is of order 3. Sources: Lu et al. 2022 (arXiv 2206.00927, 2211.01095), Zhao et al. 2023 (arXiv 2302.04867).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sfumato.errors import ArgumentError
+from sfumato.sample.linearisation import Linearisation, _lagrange
+
+Prediction = Literal["data", "noise"]
+"""What a published solver interpolates."""
+
+Rule = Literal["exact", "midpoint", "slope"]
+"""How two nodes are weighed, see the module's table."""
+
+
+def lagrange_at(point: float, nodes: Sequence[float]) -> Tensor:
+    """The Lagrange polynomials of the nodes at one point, `(nodes,)`."""
+    return torch.stack(_lagrange(torch.tensor(point, dtype=torch.float64), nodes))
+
+
+@dataclass(frozen=True)
+class Extrapolation(Linearisation):
+    """Data or noise prediction (see `of`) under the module's rules.
+
+    Arguments:
+        rule: how two nodes are weighed.
+        halved: whether three nodes are weighed as published.
+    """
+
+    rule: Rule = "exact"
+    halved: bool = False
+
+    @classmethod
+    def of(cls, prediction: Prediction, rule: Rule = "exact", halved: bool = False) -> Extrapolation:
+        """The rules over a prediction.
+
+        Raises:
+            ArgumentError: an unknown prediction or rule.
+        """
+        if prediction not in get_args(Prediction):
+            raise ArgumentError("prediction", repr(prediction), f"one of {', '.join(get_args(Prediction))}")
+        if rule not in get_args(Rule):
+            raise ArgumentError("rule", repr(rule), f"one of {', '.join(get_args(Rule))}")
+        split = Linearisation.data() if prediction == "data" else Linearisation.noise()
+        return cls(split.variance, split.power, None, rule, halved)
+
+    def weights(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
+        exact = super().weights(base, end, nodes, level)
+        if not (len(nodes) == 2 and self.rule != "exact") and not (len(nodes) == 3 and self.halved):
+            return exact
+        alone = torch.cat([Linearisation.weights(self, base, end, [node], level) for node in nodes])
+        shares = self._pair(base, end, nodes)[:, None] if len(nodes) == 2 else _halved(exact / alone, base, nodes)
+        return shares * alone
+
+    def _pair(self, base: float, end: float, nodes: Sequence[float]) -> Tensor:
+        middle = lagrange_at((base + end) / 2, nodes)
+        if self.rule == "midpoint":
+            return middle
+        g = end - base if bool(torch.isinf(self.variance).all()) else base - end
+        own = torch.tensor([float(node == base) for node in nodes], dtype=torch.float64)
+        return own + (middle - own) * g / math.expm1(g)
+
+
+def _halved(shares: Tensor, base: float, nodes: Sequence[float]) -> Tensor:
+    """The shares of a parabola whose quadratic term about `base`, `f[0, 1, 2] u^2`, counts half."""
+    u = torch.tensor([node - base for node in nodes], dtype=torch.float64)
+    divided = torch.stack([1 / torch.prod(torch.cat([u[n] - u[:n], u[n] - u[n + 1 :]])) for n in range(len(nodes))])
+    # three nodes reproduce u^2, so their shares give its mean
+    return shares - 0.5 * divided[:, None] * (u[:, None] ** 2 * shares).sum(0)

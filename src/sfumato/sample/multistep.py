@@ -1,0 +1,125 @@
+r"""Published multistep solvers: presets of `Exponential`, one evaluation a step.
+
+| preset | linearisation | nodes of predictor, corrector | order |
+|---|---|---|---|
+| `ddim` (Song et al. 2021, arXiv 2010.02502; Euler's method in `x / alpha` over `k`) | data | 1 | 1 |
+| `dpm_solver(p)`, i.e. DPM-Solver++(pM) (Lu et al. 2022, arXiv 2211.01095), noise: DPM-Solver's multistep forms | data | p | p |
+| `deis(p)` (Zhang & Chen 2023, arXiv 2204.13902, over log k) | noise | p | p |
+| `unipc(p)` (Zhao et al. 2023, arXiv 2302.04867) | data | p, p + 1 | p + 1 |
+
+Without a corrector the first step has order 1 and caps the order at 2 in the end; from high noise that step's error is tiny, and the stated
+order is what shows. Lowered orders at the end cap it at 2 as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sfumato.errors import ArgumentError
+from sfumato.noise import ScalarProcess
+from sfumato.sample.exponential import Exponential, _Node, _Table
+from sfumato.sample.extrapolation import Extrapolation, Prediction
+from sfumato.sample.program import Program
+from sfumato.sample.schedules import custom
+
+Final = Literal["full", "lower"]
+"""Whether the last steps keep their order, or fall to 2 and 1: steadier where few steps end at zero noise."""
+
+
+@dataclass(frozen=True)
+class Multistep(Exponential):
+    """`Exponential` with a policy for the last steps.
+
+    Arguments:
+        final: with "lower", no step's order exceeds the number of steps left.
+    """
+
+    final: Final = "full"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.final not in get_args(Final):
+            raise ArgumentError("final", repr(self.final), f"one of {', '.join(get_args(Final))}")
+
+    @property
+    def order(self) -> int:
+        halved = isinstance(self.linearisation, Extrapolation) and self.linearisation.halved and self.steps > 2
+        return min(super().order, 2) if halved or self.final == "lower" else super().order
+
+    def compile(self, process: ScalarProcess, times: Sequence[float]) -> Program:
+        table = _FallingTable if self.final == "lower" else _Table
+        return table(self, process, custom(times)).program()
+
+
+class _FallingTable(_Table):
+    def _usable(self, history: list[_Node], order: int, i: int) -> list[_Node]:
+        left = len(self.times) - i
+        return super()._usable(history, min(order, left + (order > self.solver.steps)), i)
+
+
+def ddim() -> Exponential:
+    """DDIM: data prediction, held over the step; in `x / alpha` over `k` this is Euler's method."""
+    return Exponential(Extrapolation.of("data"), 1, label="ddim")
+
+
+def dpm_solver(
+    order: int = 2,
+    prediction: Prediction = "data",
+    form: Literal["midpoint", "taylor"] = "midpoint",
+    *,
+    published: bool = False,
+    final: Final = "full",
+) -> Multistep:
+    """DPM-Solver++ ("data") or DPM-Solver ("noise"), multistep.
+
+    Arguments:
+        order: 1, 2 or 3 past answers.
+        form: how a step with two answers weighs them: at the step's middle, or by the exact integral.
+        published: order 3 with half of the curvature, as in the authors' code and its copies: it converges with order 2 only, and
+            can still be the better one at few steps.
+
+    Raises:
+        ArgumentError: another order or form, or `published` where there is no third order.
+    """
+    if order not in (1, 2, 3):
+        raise ArgumentError("order", order, "an order of 1, 2 or 3")
+    if form not in ("midpoint", "taylor"):
+        raise ArgumentError("form", repr(form), "one of midpoint, taylor")
+    if published and order != 3:
+        raise ArgumentError("published", published, "order 3", "The lower orders have one form only.")
+    rule: Literal["midpoint", "exact"] = "midpoint" if form == "midpoint" else "exact"
+    label = f"dpm-solver{'++' if prediction == 'data' else ''}-{order}m"
+    label += ("-taylor" if form == "taylor" and order > 1 else "") + ("-published" if published else "")
+    return Multistep(Extrapolation.of(prediction, rule, published), order, label=label, final=final)
+
+
+def deis(order: int = 2, final: Final = "full") -> Multistep:
+    """DEIS over log k: noise prediction with exact integrals."""
+    return Multistep(Extrapolation.of("noise"), order, label=f"deis-{order}", final=final)
+
+
+def unipc(
+    order: int = 2,
+    variant: Literal["bh1", "bh2"] = "bh2",
+    prediction: Prediction = "data",
+    *,
+    final: Final = "lower",
+) -> Multistep:
+    """UniPC: a predictor of `order` answers, and a corrector with one more that reuses the answer at the predicted point.
+
+    Its two-answer steps take `rho = 1/2`, which is where `variant`, the choice of `B(h)`, makes a difference; with more answers the moment
+    conditions fix the weights and `B` drops out. No corrector on the last step, as published.
+
+    Arguments:
+        final: as published, "lower"; "full" keeps the order `order + 1` up to the end.
+
+    Raises:
+        ArgumentError: another variant.
+    """
+    if variant not in ("bh1", "bh2"):
+        raise ArgumentError("variant", repr(variant), "one of bh1, bh2")
+    split = Extrapolation.of(prediction, "slope" if variant == "bh1" else "midpoint")
+    label = f"unipc-{order}-{variant}{'' if prediction == 'data' else '-noise'}"
+    return Multistep(split, order, corrector=True, label=label, final=final)

@@ -1,0 +1,187 @@
+"""A recipe: the programs that tuning chose, as plain data that executes nothing.
+
+A recipe is a folder: `recipe.json` (format, process, event shape, one program per budget, the evidence, where the model is) and
+`statistics.safetensors` (the Gaussian law over whose modes the programs run). Both are written beside their place and moved there whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sfumato.denoiser import Denoiser
+from sfumato.errors import ArgumentError, CheckpointError, RecipeError
+from sfumato.exact import Gaussian, SpectralCovariance
+from sfumato.learn.files import read_tensors, write_bytes, write_tensors
+from sfumato.sample import Program, Sampler
+
+FORMAT = 1
+STATISTICS = "statistics.safetensors"
+_KEYS = {"format", "sfumato", "event_shape", "model", "classes", "default", "programs", "evidence"}
+_TENSORS = {"mean", "vectors", "eigenvalues", "rest"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Programs by budget for events of one shape.
+
+    Arguments:
+        event_shape: the shape of one sample.
+        programs: by number of evaluations.
+        default: the budget to use if none is asked for.
+        law: the Gaussian whose modes the spectral programs run over; None if all are scalar.
+        model: where the model is, relative to the recipe's folder or absolute; None if the user brings it.
+        classes: how many classes the model is conditioned on, or None.
+        evidence: by budget, the measured `error` and its `standard_error`.
+    """
+
+    event_shape: tuple[int, ...]
+    programs: dict[int, Program]
+    default: int
+    law: Gaussian | None = None
+    model: str | None = None
+    classes: int | None = None
+    evidence: dict[int, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.default not in self.programs:
+            raise RecipeError("default", self.default, f"one of the budgets {sorted(self.programs)}")
+        if self.law is not None and self.law.dim != math.prod(self.event_shape):
+            raise RecipeError("event_shape", self.event_shape, f"a shape of {self.law.dim} numbers, as the statistics")
+
+    def program(self, evaluations: int | None = None) -> Program:
+        """The program of a budget; the default one for None.
+
+        Raises:
+            ArgumentError: a budget the recipe has no program for.
+        """
+        n = self.default if evaluations is None else evaluations
+        if n not in self.programs:
+            raise ArgumentError("evaluations", n, f"one of the recipe's budgets, {', '.join(map(str, sorted(self.programs)))}")
+        return self.programs[n]
+
+    def sampler(self, denoiser: Denoiser, evaluations: int | None = None, **options: Any) -> Sampler:
+        """A sampler for a denoiser; `options` are those of `Sampler` (dtype, device)."""
+        return Sampler(denoiser, self.program(evaluations), self.event_shape, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `recipe.json` holds."""
+        from sfumato import __version__
+
+        return {
+            "format": FORMAT,
+            "sfumato": __version__,
+            "event_shape": list(self.event_shape),
+            "model": self.model,
+            "classes": self.classes,
+            "default": self.default,
+            "programs": {str(n): {"spectral": p.space is not None, **p.to_dict()} for n, p in sorted(self.programs.items())},
+            "evidence": {str(n): e for n, e in sorted(self.evidence.items())},
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the recipe into a folder, which is made if need be; returns the path of `recipe.json`.
+
+        Raises:
+            OutputError: the folder cannot be written. What was there before stays.
+        """
+        folder = Path(folder)
+        if self.law is not None:
+            write_tensors(folder / STATISTICS, _law_tensors(self.law), {"format": FORMAT})
+        write_bytes(folder / "recipe.json", json.dumps(self.to_dict(), indent=1).encode())
+        return folder / "recipe.json"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe from its folder or its `recipe.json`.
+
+        Raises:
+            RecipeError: no recipe there, or one that is truncated, altered, of an unknown format, or has unknown keys.
+        """
+        path = Path(path)
+        path = path / "recipe.json" if path.is_dir() else path
+        try:
+            data = json.loads(path.read_bytes())
+        except OSError as e:
+            raise RecipeError("recipe", str(path), "a recipe's folder or its recipe.json", f"It cannot be read: {e.strerror}.") from e
+        except ValueError as e:
+            raise RecipeError("recipe", str(path), "JSON", "The file is truncated or was altered.") from e
+        return cls.from_dict(data, _read_law(path.parent / STATISTICS))
+
+    @classmethod
+    def from_dict(cls, data: Any, law: Gaussian | None) -> Recipe:
+        """The recipe that `to_dict` wrote down, over its law.
+
+        Raises:
+            RecipeError: see `load`.
+        """
+        if not isinstance(data, dict):
+            raise RecipeError("recipe", type(data).__name__, "an object")
+        if data.get("format") != FORMAT:
+            raise RecipeError("recipe.format", data.get("format"), f"format {FORMAT}", "It was written by another version of sfumato.")
+        if set(data) != _KEYS:
+            raise RecipeError("recipe", f"the keys {sorted(data)}", f"exactly the keys {sorted(_KEYS)}")
+        shape, programs, evidence = data["event_shape"], data["programs"], data["evidence"]
+        if not isinstance(shape, list) or not shape or not all(_is_count(n) for n in shape):
+            raise RecipeError("recipe.event_shape", shape, "a list of positive sizes")
+        for name, value in (("programs", programs), ("evidence", evidence)):
+            if not isinstance(value, dict) or not all(str(n).isdecimal() and isinstance(v, dict) for n, v in value.items()):
+                raise RecipeError(f"recipe.{name}", type(value).__name__, "an object by number of evaluations")
+        if not all(_is_number(v) for e in evidence.values() for v in e.values()):
+            raise RecipeError("recipe.evidence", "other values", "plain numbers")
+        model, classes = data["model"], data["classes"]
+        if not (model is None or isinstance(model, str)) or not (classes is None or _is_count(classes)) or not _is_count(data["default"]):
+            raise RecipeError(
+                "recipe.model, classes, default", (model, classes, data["default"]), "a path or null, a count or null, a count"
+            )
+        read: dict[int, Program] = {}
+        for n, program in programs.items():
+            if not isinstance(program.get("spectral"), bool):
+                raise RecipeError(f"programs.{n}.spectral", program.get("spectral"), "true or false")
+            if program["spectral"] and law is None:
+                raise RecipeError(STATISTICS, "nothing", "the law of a spectral program", "Keep it beside recipe.json.")
+            table = {key: value for key, value in program.items() if key != "spectral"}
+            read[int(n)] = Program.from_dict(table, law if program["spectral"] else None)
+        return cls(tuple(shape), read, data["default"], law, model, classes, {int(n): e for n, e in evidence.items()})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _law_tensors(law: Gaussian) -> dict[str, torch.Tensor]:
+    covariance = law.covariance
+    return {
+        "mean": law.mean.cpu().contiguous(),
+        "vectors": covariance.basis.columns().cpu().contiguous(),
+        "eigenvalues": covariance.spectrum[: covariance.rank].cpu().contiguous(),
+        "rest": covariance.spectrum[covariance.rank :].cpu().contiguous(),
+    }
+
+
+def _read_law(path: Path) -> Gaussian | None:
+    if not path.exists():
+        return None
+    try:
+        tensors, _ = read_tensors(path)
+    except CheckpointError as e:
+        raise RecipeError("statistics", str(path), e.expected, e.hint) from e
+    if set(tensors) != _TENSORS:
+        raise RecipeError("statistics", sorted(tensors), f"the tensors {sorted(_TENSORS)}")
+    vectors, rest = tensors["vectors"], tensors["rest"]
+    if vectors.ndim != 2 or len(rest) > 1:
+        raise RecipeError("statistics", (tuple(vectors.shape), len(rest)), "vectors (dim, rank) and at most one rest")
+    try:
+        covariance = SpectralCovariance.low_rank(vectors, tensors["eigenvalues"], float(rest[0]) if len(rest) else 0.0)
+        return Gaussian(tensors["mean"], covariance)
+    except ArgumentError as e:
+        raise RecipeError("statistics", str(path), "a Gaussian law", str(e)) from e

@@ -1,0 +1,47 @@
+"""Step 1: closed forms of the data, fitted to a stream of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from sfumato.data import Dataset
+from sfumato.exact import Empirical, Gaussian, GaussianMixture, Law, SpectralCovariance, fit_gaussian, fit_mixture
+
+_FULL = 256
+"""Up to this many dimensions every eigenvector is kept."""
+_RANK = 64
+
+
+@dataclass(frozen=True)
+class Worlds:
+    """What the data looks like to a closed form: one Gaussian, a small mixture, and the points themselves."""
+
+    gaussian: Gaussian
+    mixture: GaussianMixture
+    empirical: Empirical
+
+    def approximants(self) -> dict[str, Law]:
+        """The laws by name, coarsest first; `isotropic` has the data's mean and its mean variance in every direction."""
+        law = self.gaussian
+        ball = SpectralCovariance.isotropic(law.dim, float(law.covariance.trace()) / law.dim, dtype=law.dtype)
+        return {
+            "isotropic": Gaussian(law.mean, ball, law.event_shape),
+            "gaussian": law,
+            "mixture": self.mixture,
+            "empirical": self.empirical,
+        }
+
+
+def fit_worlds(data: Dataset, components: int = 10, seed: int = 0) -> Worlds:
+    """Fit the three laws to a data set's training part, in float32 states and float64 statistics."""
+    dim = data.train[0].numel()
+    rank = None if dim <= _FULL else _RANK
+    stream = data.batches(1024)
+    components = max(1, min(components, len(data.train) // 20))
+    return Worlds(
+        fit_gaussian(stream, rank).to(torch.float32),
+        fit_mixture(stream, components, rank, seed=seed).to(torch.float32),
+        Empirical(data.train),
+    )

@@ -1,0 +1,177 @@
+"""What every table must satisfy, whatever the solver, the process and the times.
+
+Constants stay constants, and point masses are denoised exactly: both are exact identities of the tables, so the tolerance is rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sfumato.errors import ArgumentError
+from sfumato.exact import Gaussian, SpectralCovariance
+from sfumato.noise import (
+    EDM,
+    BetaTable,
+    Cosine,
+    FlowMatching,
+    ScalarProcess,
+    SubVariancePreserving,
+    Trigonometric,
+    VarianceExploding,
+    VariancePreserving,
+)
+from sfumato.sample import Exponential, Linearisation, Program, Row, karras, run, uniform_log_snr, uniform_time
+from sfumato.sample.ancestral import Ancestral
+from sfumato.sample.consistency import consistency
+from sfumato.sample.multistep import unipc
+from sfumato.sample.presets import PRESETS
+from sfumato.sample.solver import Solver
+from sfumato.seeds import noise
+
+PROCESSES = [
+    VariancePreserving(),
+    SubVariancePreserving(),
+    Cosine(),
+    VarianceExploding(),
+    EDM(),
+    FlowMatching(),
+    FlowMatching(3.0),
+    Trigonometric(),
+    BetaTable.linear(),
+]
+SOLVERS = [*PRESETS.values(), Ancestral(0.5), Ancestral(0.3, 2), unipc(4, "bh1", final="full"), Exponential(Linearisation.data(), 6, True)]
+LAW = Gaussian(
+    torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64),
+    SpectralCovariance.diagonal(torch.tensor([2.0, 0.3, 0.0], dtype=torch.float64)),
+)
+LOW_RANK = Gaussian(
+    torch.ones(4, dtype=torch.float64), SpectralCovariance.low_rank(torch.eye(4, 2, dtype=torch.float64), torch.tensor([3.0, 0.5]), 0.01)
+)
+
+
+def asks_for_signal(solver: Solver) -> bool:
+    """Noise prediction cannot start at `alpha = 0`: it says so, and is tested below."""
+    return "noise" in str(getattr(solver, "prediction", "")) or solver.name.startswith("deis")
+
+
+def schedule(process: ScalarProcess, kind: str, n: int) -> tuple[float, ...]:
+    if kind == "uniform":
+        return uniform_time(n)
+    if kind == "karras":
+        return karras(process, n)
+    return uniform_log_snr(process, max(n, 2))
+
+
+def size(program: Program) -> float:
+    return max(float(level.max()) for level in program.levels)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(SOLVERS), st.sampled_from(PROCESSES), st.sampled_from(["uniform", "log-snr", "karras"]), st.integers(1, 12))
+def test_constants_and_point_masses_are_exact(solver, process, kind, n):
+    """Finite tables whose data and noise defects are rounding, for all solvers, processes, schedules and numbers of steps from 1 on."""
+    times = schedule(process, kind, n)
+    if asks_for_signal(solver) and float(process.alpha(times[0])) == 0:
+        with pytest.raises(ArgumentError, match="signal"):
+            solver.compile(process, times)
+        return
+    program = solver.compile(process, times)
+    assert program.times[0] == times[0]
+    assert program.times[-1] == times[-1]
+    defects = consistency(program)
+    assert defects.data < 1e-12
+    # noise levels reach 80 where alpha stays 1, and Heun's slopes magnify rounding by the ratio of neighbouring levels
+    lam = process.half_log_snr(torch.tensor(times, dtype=torch.float64))
+    finite = lam[torch.isfinite(lam)]
+    steepest = float((finite[1:] - finite[:-1]).max().exp()) if len(finite) > 1 else 1.0
+    assert defects.noise < 1e-12 * size(program) * max(1.0, steepest if solver.name == "heun" else 1.0)
+    assert defects.law is None
+
+
+@pytest.mark.parametrize("law", [LAW, LOW_RANK], ids=["spanned", "low-rank"])
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: p.kind)
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_a_gaussian_linearisation_is_exact_on_its_law(law, process, power):
+    """In every mode, at any number of steps; the score's (`power = 1`) keeps constants besides, but for a teleport, which asks nothing."""
+    for steps, corrector, teleport in ((1, False, False), (2, True, False), (3, True, True)):
+        for n in (3, 8):
+            program = Exponential(Linearisation.gaussian(law, power), steps, corrector, teleport).compile(process, karras(process, n))
+            defects = consistency(program)
+            assert defects.law < 1e-12 * size(program)
+            assert power < 1 or teleport or defects.data < 1e-12
+
+
+def test_other_powers_keep_constants_in_the_limit():
+    """With `power = 1/2` constants are kept to the method's order, so the data defect falls: a convergence, not an identity."""
+    process = VariancePreserving()
+    split = Linearisation.gaussian(LAW)
+    defects = [consistency(Exponential(split, 2).compile(process, uniform_log_snr(process, n, end=0.01))).data for n in (20, 40, 80)]
+    assert defects[0] > 3 * defects[1] > 9 * defects[2]
+    assert defects[2] > 1e-6
+
+
+@pytest.mark.parametrize("part", ["states", "data"])
+def test_a_broken_coefficient_is_seen(part):
+    """Negative control: a change of 1e-9 in one coefficient is a defect of that size."""
+    program = PRESETS["dpm-solver++-2m"].compile(VariancePreserving(), uniform_time(6))
+    row = program.rows[4]
+    coefficients = {j: c + 1e-9 for j, c in getattr(row, part).items()}
+    rows = [*program.rows[:4], dataclasses.replace(row, **{part: coefficients}), *program.rows[5:]]
+    defects = consistency(dataclasses.replace(program, rows=tuple(rows)))
+    assert max(defects.data, defects.noise) > 1e-10
+
+
+def test_the_defects_are_those_of_a_run():
+    """The table's word against the runner's: a point mass, run from its exact marginal with a broken table, ends off by the defects."""
+    process, point = VariancePreserving(), torch.tensor([[2.0]], dtype=torch.float64)
+    program = PRESETS["ddim"].compile(process, uniform_time(4, end=0.1))
+    row = program.rows[-1]
+    broken = dataclasses.replace(program, rows=(*program.rows[:-1], Row({j: 1.1 * c for j, c in row.states.items()}, row.data)))
+    eps = torch.tensor([[0.7]], dtype=torch.float64)
+    alpha, sigma = (level.tolist() for level in program.levels)
+    out = run(broken, lambda x, t: point.expand_as(x), alpha[0] * point + sigma[0] * eps)
+    off = out - alpha[-1] * point - sigma[-1] * eps
+    defects = consistency(broken)
+    assert float(off) == pytest.approx(2.0 * defects.data + 0.7 * defects.noise, rel=1e-12)
+
+
+def test_ddpm_draws_from_the_exact_posterior():
+    """Row by row against Bayes' rule on `process.transition`: the law of `x_s` given `x_t` and `x_0 = D`."""
+    for process in (VariancePreserving(), EDM(), FlowMatching(), Trigonometric()):
+        times = (0.9, 0.55, 0.2, 0.03)
+        program = Ancestral(1.0).compile(process, times)
+        for i, (t, s) in enumerate(pairwise(times), start=1):
+            step, alpha, sigma = process.transition(s, t), process.alpha(s), process.sigma(s)
+            precision = 1 / sigma**2 + step.phi**2 / step.covariance
+            row = program.rows[i]
+            assert float(row.states[i - 1]) == pytest.approx(float(step.phi / step.covariance / precision), rel=1e-12)
+            assert float(row.data[i - 1]) == pytest.approx(float(alpha / sigma**2 / precision), rel=1e-12)
+            assert float(row.noise[i]) == pytest.approx(float(precision**-0.5), rel=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_one_ancestral_step_from_pure_noise_to_data_is_the_denoiser(eta):
+    """Both limits at once: alpha = 0 above and sigma = 0 below."""
+    program = Ancestral(eta).compile(FlowMatching(), (1.0, 0.0))
+    row = program.rows[1]
+    assert (dict(row.states), dict(row.noise)) == ({}, {})
+    assert float(row.data[0]) == 1.0
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_ancestral_samples_have_the_laws_variance(steps):
+    """A run with real draws: 200 steps of N(0, 0.3), 20000 samples; 4.5 standard errors of a variance, false alarms below 1e-5."""
+    process, n = VariancePreserving(), 20000
+    law = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 0.3))
+    program = Ancestral(1.0, steps).compile(process, uniform_log_snr(process, 200))
+    draws = noise(3, n, (1,), dtype=torch.float64)
+    x = run(program, law.denoiser(process).denoise, process.prior_sample(draws.draw(0)), draws)
+    # the method's own bias on this grid, exact from the table, is below the allowance
+    allowed = 4.5 * (2 / n) ** 0.5 + (0.05 if steps == 1 else 0.005)
+    assert abs(float(x.var()) / 0.3 - 1) < allowed
