@@ -26,7 +26,7 @@ tune: $(VENV)/.user
 	$(BIN)/sfumato tune
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="smaller sizes where it makes sense; nothing is written")
     parser.add_argument("--list", action="store_true", help="list the figures and stop")
     given = parser.parse_args(arguments)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     if given.list:
         for name, title in FIGURES.items():
             console.print(f"{name:12}  {title}")

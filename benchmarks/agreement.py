@@ -1,4 +1,4 @@
-"""Figure 3: our classic solvers against `diffusers`, on the same times and from the same noise: the largest relative distance of two samples.
+"""Figure 3: our classic solvers against `diffusers`, on the same times and from the same noise: the largest relative distance of samples.
 
 The schedulers keep their noise levels and coefficients in float32. With these levels replaced by ours in float64, and the casts in their
 steps made casts to float64, what is left is the formulas' own difference; as shipped, it is their rounding. On the digits' mixture,
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.figure import Figure, Row, at_most
+from benchmarks.figure import Figure, at_most
 from benchmarks.world import World, world
 from sfumato.sample import Program, run, uniform_log_snr
 from sfumato.sample.multistep import ddim, deis, dpm_solver, unipc

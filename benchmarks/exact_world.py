@@ -71,7 +71,7 @@ def _measure_world(w: World, size: Size, budgets: list[int]) -> tuple[list[Row],
             ends = {name: run(program, denoiser.denoise, start) for name, program in programs.items()}
             theirs = {peer.name: run_peer(peer, denoiser, n, unit) for peer in PEERS}
         errors = {name: relative_error(x, truth) for name, x in ends.items()}
-        peers = {name: relative_error(walk.sample, truth) for name, walk in theirs.items()}
+        peers = {name: relative_error(x, truth) for name, x in theirs.items()}
         best = min(peers, key=lambda name: peers[name])
         details = f"fitted {errors['fitted']:.2g}, unfitted {errors['unfitted']:.2g}, best of {len(peers)} peers {peers[best]:.2g} ({best})"
         rows.append(at_most(f"{w.name}, {n} evaluations: error over the best peer's", errors["fitted"] / peers[best], TARGETS[n], details))
@@ -79,7 +79,7 @@ def _measure_world(w: World, size: Size, budgets: list[int]) -> tuple[list[Row],
             "ours": errors,
             "ours, relative to the rms": {name: vars(endpoint_error(x, truth)) for name, x in ends.items()},
             "peers": peers,
-            "peers' evaluations": {name: walk.evaluations for name, walk in theirs.items()},
+            "peers' evaluations": {peer.name: peer.evaluations(n) for peer in PEERS},
             "ratios": {name: _ratios(program) for name, program in programs.items()},
         }
     return rows, facts
@@ -105,7 +105,8 @@ def _fitted(w: World, bench: Bench, top: float, n: int, trials: int) -> Program:
 
 
 def _unfitted(w: World, top: float, n: int) -> Program:
-    times = (1.0, *uniform_log_snr(w.process, n, start=float(w.process.time_of_ratio(top)), t_min=float(w.process.time_of_ratio(0.1))))
+    low = float(w.process.time_of_ratio(0.5 / n))
+    times = (1.0, *uniform_log_snr(w.process, n, start=float(w.process.time_of_ratio(top)), t_min=low))
     return Exponential(Linearisation.gaussian(w.gaussian, 0.5), 2, corrector=True, teleport=True).compile(w.process, times)
 
 

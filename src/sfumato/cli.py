@@ -84,6 +84,7 @@ def tune(
     out: Out = Path("sfumato-out"),
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="training steps, if a model has to be trained")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="a tenth of the work, for a first look; the figures are rougher")] = False,
     debug: Debug = False,
 ) -> None:
     """From a model to the sampler that reaches its reference quality in the fewest evaluations: recipe.json, report.html, tune.json."""
@@ -98,6 +99,8 @@ def tune(
     from .console import Console, show_result
 
     settings = TuneSettings(evaluations=_counts(evaluations), tolerance=tolerance, seed=seed)
+    if quick:
+        settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48, world_trials=10, network_trials=4)
     _writable(out)
     if model is None:
         dataset = load(data or "digits")
@@ -108,9 +111,9 @@ def tune(
         if spec is None:
             raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
         dataset, place, about = load(spec), str(model.resolve()), {"name": model.name}
-    about = {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
+    facts = {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
     with Console() as console:
-        recipe, result = tune_denoiser(denoiser, dataset, settings, about=about, progress=console)
+        recipe, result = tune_denoiser(denoiser, dataset, settings, about=facts, progress=console)
     recipe = replace(recipe, model=place, classes=denoiser.classes)
     path = recipe.save(out)
     write_bytes(out / "tune.json", json.dumps(result.to_dict(), indent=1).encode())
@@ -134,11 +137,12 @@ def sample(
     """Draw samples with a recipe."""
     import torch
 
-    from sfumato.data.export import write_samples
+    from sfumato.data.export import check_suffix, write_samples
     from sfumato.tune import Recipe
 
     from .console import Console
 
+    check_suffix(out)
     chosen = Recipe.load(recipe)
     home = recipe if recipe.is_dir() else recipe.parent
     if model is None:
@@ -194,7 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _guard(command: Callable[[], Any], debug: bool) -> int:
     try:
         out = command()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("\nstopped; the same command goes on from what was saved", err=True)
         return 130
     except (SfumatoError, MissingExtraError) as e:
@@ -204,8 +208,6 @@ def _guard(command: Callable[[], Any], debug: bool) -> int:
         return 2
     except typer.Exit as e:
         return e.exit_code
-    except typer.Abort:
-        return 130
     except Exception as e:
         # usage errors of the command line have their own text
         if hasattr(e, "format_message"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import TracebackType
 
@@ -10,6 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from sfumato.tune.result import TuneResult
+
+
+_WIDE = 140
 
 
 class Console:
@@ -71,7 +75,7 @@ def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
     """The main table: our program beside the best peer of every budget."""
     table = Table(title=f"error against the reference flow, {result.reference['samples']:.0f} starts no choice has seen")
     for name in ("evaluations", "ours", "best of diffusers", "", "ratio", "distance to data: ours", "theirs"):
-        table.add_column(name, justify="left" if name == "" else "right")
+        table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     for n in result.settings["evaluations"]:
         ours, peer = result.ours(n), result.best(n, "diffusers")
         ratio = f"{ours.error.value / peer.error.value:.2f}" if peer else ""
@@ -84,7 +88,8 @@ def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
             str(ours.quality or ""),
             str(peer.quality or "") if peer else "",
         )
-    console = RichConsole()
+    # a table is of use only whole: where there is no terminal, it is as wide as it needs
+    console = RichConsole(width=None if sys.stdout.isatty() else _WIDE)
     console.print(table)
     for name, value in result.floor.items():
         console.print(f"distance to held-out data of {name}: {value}", highlight=False)

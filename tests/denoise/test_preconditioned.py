@@ -188,3 +188,14 @@ def test_scalings_follow_the_dtype_there_and_back():
     before = denoiser.denoise(x, 0.5)
     assert denoiser.denoise(x.float(), 0.5).dtype == torch.float32
     assert torch.equal(denoiser.denoise(x, 0.5), before)
+
+
+def test_mixed_precision_is_for_the_network_alone():
+    """Under bfloat16 autocast a silent network is still the posterior mean to float32 (bfloat16 would miss it by 1e-2)."""
+    law, process = gaussian("dense"), VariancePreserving()
+    denoiser = Preconditioned(ResidualMLP(SHAPE, 8, 1), process, GaussianScalings(law))
+    x = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        got = denoiser.denoise(x, 0.4)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, law.posterior_mean(x, process, 0.4), rtol=1e-5, atol=1e-5)

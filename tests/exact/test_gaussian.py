@@ -24,7 +24,6 @@ def law(zeros=2, rank=None):
     return Gaussian(torch.randn(DIM, dtype=F64, generator=g), SpectralCovariance.low_rank(q, values, 0.0))
 
 
-@pytest.mark.parametrize("shape", [{"zeros": 2}, {"rank": 3}], ids=["two zero eigenvalues", "rank 3 plus rest"])
 @pytest.mark.parametrize(
     ("process", "ends"), [(EDM(10.0), (0.9, 0.03)), (VariancePreserving(), (1.0, 0.03)), (FlowMatching(), (0.95, 0.05))]
 )

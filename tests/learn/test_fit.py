@@ -110,6 +110,7 @@ for delay in (0.01, 0.03, 0.06, 0.1):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_again_and_again_it_ends_bit_identical(tmp_path, uninterrupted):
     """SIGKILL at moments that no code has a say in, saving at every step so that most of them fall into a save."""
@@ -318,3 +319,26 @@ def test_progress_and_average_are_handed_out():
     assert len(probes) == 40
     assert probes[30] > 0
     assert result.examples_per_second == pytest.approx(40 * 16 / result.seconds)
+
+
+def test_mixed_precision_trains_and_resumes_bit_identically(tmp_path):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    # accelerate keeps one precision per process
+    AcceleratorState._reset_state(reset_partial_state=True)
+    half = Accelerator(mixed_precision="bf16", cpu=True)
+    try:
+        whole, model = denoiser(), denoiser()
+        first = fit(whole, data(), SETTINGS, accelerator=half)
+        with pytest.raises(Stop):
+            fit(denoiser(), data(), SETTINGS, accelerator=half, folder=tmp_path, save_every=10, on_step=stop_at(25, Stop()))
+        fit(model, data(), SETTINGS, accelerator=half, folder=tmp_path)
+        assert equal(weights(model), weights(whole))
+        assert next(model.parameters()).dtype == torch.float32
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    # the same call in full precision is another run
+    with pytest.raises(CheckpointError, match="precision"):
+        fit(denoiser(), data(), SETTINGS, folder=tmp_path)
+    assert not torch.equal(first.losses, fit(denoiser(), data(), SETTINGS).losses)

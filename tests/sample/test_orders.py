@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
@@ -215,7 +216,8 @@ def test_lowered_orders_at_the_end():
     ],
 )
 def test_what_makes_no_sense_is_refused(make):
-    with pytest.raises(ArgumentError):
+    """By our own errors; for a word that is not one of a few, the test run's type checker speaks first."""
+    with pytest.raises((ArgumentError, TypeCheckError)):
         make()
 
 

@@ -62,7 +62,7 @@ def test_on_a_gaussian_law_every_state_is_the_closed_form(process, full_gaussian
 @pytest.fixture(scope="module")
 def fine(g4, law):
     """The converged grid's end, for the variance-preserving process."""
-    return walk(g4, law, VariancePreserving(), reference_times(VariancePreserving(), 320)).end
+    return walk(g4, law, VariancePreserving(), reference_times(VariancePreserving(), 240)).end
 
 
 def test_halved_steps_change_the_end_like_order_four(g4, law, fine):
@@ -73,7 +73,7 @@ def test_halved_steps_change_the_end_like_order_four(g4, law, fine):
     process = VariancePreserving()
     errors = [float((walk(g4, law, process, reference_times(process, n)).end - fine).abs().max()) for n in (40, 80)]
     assert all(error < 1.33 * measured for error, measured in zip(errors, (2.95e-4, 2.14e-5), strict=True))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(3.8, abs=0.15)
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(3.8, abs=0.2)
 
 
 def test_a_process_that_starts_without_signal_is_as_accurate(g4, law):
@@ -85,16 +85,16 @@ def test_a_process_that_starts_without_signal_is_as_accurate(g4, law):
 def test_the_states_are_scipys(g4, law):
     """The velocity integrated by DOP853, from the start to a node inside the trajectory."""
     process = VariancePreserving()
-    times = reference_times(process, 100)
+    times = reference_times(process, 80)
     path = walk(g4, law, process, times, n=4)
-    place = 60
+    place = 48
     denoiser = g4.denoiser(process)
 
     def rate(t, y):
         return denoiser.velocity(torch.from_numpy(y).reshape(4, 2), t).reshape(-1).numpy()
 
     y = solve_ivp(rate, (1.0, times[place]), path.states[0].reshape(-1).numpy(), method="DOP853", rtol=1e-8, atol=1e-9).y[:, -1]
-    torch.testing.assert_close(path.states[place].reshape(-1), torch.from_numpy(y), rtol=0, atol=1e-5)
+    torch.testing.assert_close(path.states[place].reshape(-1), torch.from_numpy(y), rtol=0, atol=3e-5)
 
 
 def test_any_law_serves_and_the_datas_own_serves_best(g4, law, fine):
@@ -103,7 +103,7 @@ def test_any_law_serves_and_the_datas_own_serves_best(g4, law, fine):
 
     process = VariancePreserving()
     other = Gaussian(torch.tensor([3.0, -2.0], dtype=torch.float64), SpectralCovariance.isotropic(2, 9.0))
-    torch.testing.assert_close(walk(g4, other, process, reference_times(process, 120)).end, fine, rtol=0, atol=1e-3)
+    torch.testing.assert_close(walk(g4, other, process, reference_times(process, 60)).end, fine, rtol=0, atol=5e-3)
     coarse = reference_times(process, 20)
     own, foreign = (float((walk(g4, which, process, coarse).end - fine).square().mean()) for which in (law, other))
     assert own < foreign / 5

@@ -15,7 +15,19 @@ from sfumato.errors import ArgumentError, MissingExtraError, OutputError, ShapeE
 SUFFIXES = (".png", ".npy", ".safetensors")
 
 
-def write_samples(samples: Float[Tensor, n * event], path: str | Path) -> None:
+def check_suffix(path: Path) -> str:
+    """The path's ending, if samples can be written under it.
+
+    Raises:
+        ArgumentError: another ending.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ArgumentError("out", str(path), f"a file ending in {', '.join(SUFFIXES)}")
+    return suffix
+
+
+def write_samples(samples: Float[Tensor, "n *event"], path: str | Path) -> None:
     """Write samples as a grid of images (`.png`) or as numbers (`.npy`, `.safetensors` under the key `samples`).
 
     Raises:
@@ -24,9 +36,7 @@ def write_samples(samples: Float[Tensor, n * event], path: str | Path) -> None:
         OutputError: the file cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ArgumentError("out", str(path), f"a file ending in {', '.join(SUFFIXES)}")
+    suffix = check_suffix(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if suffix == ".png":
@@ -41,7 +51,7 @@ def write_samples(samples: Float[Tensor, n * event], path: str | Path) -> None:
         raise OutputError(f"{path}: expected a file that can be written, got: {e.strerror or e}.") from e
 
 
-def grid_of(images: Float[Tensor, n * event], *, gap: int = 1) -> Float[Tensor, "channels height width"]:
+def grid_of(images: Float[Tensor, "n *event"], *, gap: int = 1) -> Float[Tensor, "channels height width"]:
     """Images in [-1, 1], `(n, channels, height, width)`, as one nearly square picture with a gap between them.
 
     Raises:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -60,7 +61,9 @@ class GaussianScalings(Scalings):
         return self._like(x).mean.reshape(x.shape[1:])
 
     def apply(self, f: Spectral, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        return self._like(x).covariance.apply(f, x.flatten(1)).reshape(x.shape)
+        # mixed precision is for the network: the known part keeps its digits
+        with torch.autocast(x.device.type, enabled=False):
+            return self._like(x).covariance.apply(f, x.flatten(1)).reshape(x.shape)
 
     def to_config(self) -> dict[str, Any]:
         basis = self.law.covariance.basis

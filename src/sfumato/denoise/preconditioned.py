@@ -79,4 +79,4 @@ class Preconditioned(nn.Module, Denoiser):
         if said.shape != x.shape:
             raise ShapeError("network", tuple(said.shape), f"an answer of the shape of its input, {tuple(x.shape)}")
         known = self.scalings.apply(lambda e: a * e / total(e), centred)
-        return mean + known + self.scalings.apply(lambda e: s * torch.sqrt(e / total(e)), said)
+        return mean + known + self.scalings.apply(lambda e: s * torch.sqrt(e / total(e)), said.to(x.dtype))

@@ -5,14 +5,14 @@ Two matrix products do the work: the scores `s_i = q.x_i - |x_i - c|^2/2` with `
 
 Rounding. The scores carry an error of some `E`, which the exponent divides by `k^2`: in float32 that is hopeless at small `k`. So `E` is
 measured (root mean square over the queries' greatest scores, whose sums build up coherently, against float64), and where `E / k^2` exceeds
-`FINE`, the points that matter are taken out of the sum and put back with exact weights, from differences `y - x_i` in float64. Those that
-matter have a score within
+`FINE`, the points that matter get exact scores, from differences `y - x_i` in float64. Those that matter have a score within
 
     k^2 log(N min(1, 8 E/k^2) / SHARE_ERROR) + 16 E
 
 of the greatest: for all others together, what the error can change (a relative `8 E/k^2`, or everything) is a share below `SHARE_ERROR`, if
 no error exceeds `8 E`. Where that is too many points, many points share the weight and their errors average out: up to an `E / k^2` of
-`COARSE` the leading ones alone get exact weights, and beyond it the query is evaluated in float64 as a whole.
+`COARSE` the leading ones alone get exact scores, and beyond it all scores of the query are computed in float64. Scores are stored relative
+to the greatest, so that what is put there keeps its digits.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SCORES = 2**25
 """At most so many scores are in memory at a time; more queries go in chunks."""
 BLOCK = 4096
 """So many points at a time."""
-GATHER = 2**22
-"""At most so many coordinates of single points are gathered at a time."""
+GATHER = 2**17
+"""At most so many coordinates of single points are gathered at a time, so that they stay in the cache."""
 
 
 class PointSet:
@@ -91,54 +91,67 @@ class PointSet:
             block = self.points[piece].to(dtype)
             yield piece, block - self.mean.to(dtype) if self._recentre else block
 
-    def _chunk(self, y: Tensor, k: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        variance, inverse = k**2, torch.where(k > 0, k**-2, 0.0)
-        scores = self._scores(y, dtype)
-        error = self._error(y, scores)
-        if self.weights is not None:
-            scores.addr_(variance.to(dtype), torch.log(self.weights).to(dtype))
-        top = scores.amax(1).double()
+    def _chunk(self, y: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        variance = k**2
+        # without noise the exponents are set outright, as they are
+        inverse = torch.where(k > 0, k**-2, 1.0)
+        scores = self._scores(y, variance, self.points.dtype)
+        top, error = self._top(y, variance, scores)
         rows, numbers, heavy = self._that_matter(scores, top, variance, error)
-        scores[rows, numbers] = -math.inf
-        mean, total = self._sum(scores, top, inverse, torch.exp(-16 * error * inverse))
         q = y - self.mean
-        # half the squared distance that the top score stands for
-        half = q.square().sum(1) / 2 + (0.0 if self._recentre else q @ self.mean) - top
-        mean, mass = self._put_back(y, variance, (mean, total, half), (rows, numbers))
+        # |y - x_i|^2/2 is this minus the score
+        constant = q.square().sum(1) / 2 + (0.0 if self._recentre else q @ self.mean)
+        exact = self._half_distances(y, rows, numbers)
+        nearest = torch.full_like(k, math.inf).scatter_reduce_(0, rows, exact, "amin")
+        top = torch.where(torch.isfinite(nearest), constant - nearest, top)
+        scores.sub_(top[:, None].to(scores))
+        scores[k == 0] = -math.inf
+        gap = exact - (constant - top)[rows]
+        gap = torch.where(k[rows] > 0, gap, torch.where(gap > 0, math.inf, 0.0))
+        scores[rows, numbers] = ((0.0 if self.weights is None else self._log_weights[numbers] / inverse[rows]) - gap).to(scores)
         if bool(heavy.any()):
-            mean[heavy], mass[heavy] = self._chunk(y[heavy], k[heavy], torch.float64)
-        return mean, mass
+            fine = self._scores(y[heavy], variance[heavy], torch.float64)
+            top[heavy] = fine.amax(1)
+            scores[heavy] = (fine - top[heavy, None]).to(scores)
+        mean, total = self._sum(scores, inverse)
+        half = constant - top
+        lost = torch.where(k > 0, half * inverse, torch.where(half > 0, math.inf, 0.0))
+        return mean, torch.log(total) - lost - (math.log(len(self.points)) if self.weights is None else 0.0)
 
-    def _scores(self, y: Tensor, dtype: torch.dtype) -> Tensor:
+    def _scores(self, y: Tensor, variance: Tensor, dtype: torch.dtype) -> Tensor:
+        """`q.x_i - |x_i - c|^2/2 + k^2 log w_i`, `(batch, N)`."""
         q = (y - self.mean).to(dtype)
         out = q.new_empty(len(q), len(self.points))
         half = self.half_squares.to(dtype)
         for piece, block in self._blocks(dtype):
             torch.addmm(half[piece], q, block.T, beta=-1, out=out[:, piece])
-        return out
+        return out if self.weights is None else out.addr_(variance.to(dtype), self._log_weights.to(dtype))
 
-    def _error(self, y: Tensor, scores: Tensor) -> Tensor:
-        """The scores' root mean square rounding error, per query, from the greatest ones."""
+    def _top(self, y: Tensor, variance: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The greatest score of each query, and the scores' root mean square rounding error."""
         top, numbers = scores.max(1)
         points = self.points[numbers].double() - (self.mean if self._recentre else 0.0)
         products, half = ((y - self.mean) * points).sum(1), self.half_squares[numbers]
+        prior = 0.0 if self.weights is None else variance * self._log_weights[numbers]
         size = products.abs() + half
-        relative = ((top - (products - half)) / size).square().mean().sqrt()
+        relative = ((top - (products - half + prior)) / size).square().mean().sqrt()
         # half of the last digit at least, lest a lucky sample of few queries be believed
-        return size * relative.clamp(min=0.5 * torch.finfo(scores.dtype).eps)
+        return top.double(), size * relative.clamp(min=0.5 * torch.finfo(scores.dtype).eps)
 
     def _that_matter(self, scores: Tensor, top: Tensor, variance: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows and numbers of the points that need an exact weight, and which rows need float64 instead."""
+        """Rows and numbers of the points that need an exact score, and which rows need float64 scores throughout."""
         doubt = torch.where(variance > 0, error / variance, math.inf)
         wide = variance * torch.log(len(self.points) * (8 * doubt).clamp(max=1) / SHARE_ERROR) + 16 * error
         margin = torch.where(doubt > FINE, wide, -math.inf)
-        heavy = torch.zeros_like(doubt, dtype=torch.bool)
-        if scores.dtype != torch.float64:
-            cap = max(512, len(self.points) // 64)
-            for tighter in (torch.where(doubt > COARSE, -math.inf, variance * LEADING), torch.full_like(margin, -math.inf)):
-                full = self._reach(scores, top - margin)[0].bincount(minlength=len(top)) > cap
-                heavy |= full & (doubt > COARSE)
-                margin = torch.where(full, tighter, margin)
+        eps = torch.finfo(scores.dtype).eps
+        # where float64 scores would not do either, exact ones have to, however many
+        coarse, helped = doubt <= COARSE, doubt * (torch.finfo(torch.float64).eps / eps) < min(FINE, eps)
+        heavy = torch.zeros_like(coarse)
+        cap = max(512, len(self.points) // 64)
+        for tighter in (torch.where(coarse, variance * LEADING, -math.inf), torch.full_like(margin, -math.inf)):
+            full = (self._reach(scores, top - margin)[0].bincount(minlength=len(top)) > cap) & helped
+            heavy |= full & ~coarse
+            margin = torch.where(full, tighter, margin)
         return *self._reach(scores, top - margin), heavy
 
     @staticmethod
@@ -150,41 +163,21 @@ class PointSet:
         rows, numbers = ((scores if len(some) == len(scores) else scores[some]) >= least[some, None].to(scores)).nonzero(as_tuple=True)
         return some[rows], numbers
 
-    def _sum(self, scores: Tensor, top: Tensor, inverse: Tensor, faint: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean of the points under the weights `exp((s - top) / k^2)` (0 where there are none) and their total; overwrites the scores.
+    def _sum(self, scores: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the points under the weights `exp(s / k^2)` and their total, float64, given scores relative to the greatest.
 
-        Blocks that weigh less than a billionth of `faint` are passed over: the top itself, in the sum or not, weighs at least that much.
+        Overwrites the scores. Blocks that weigh less than a billionth of the greatest weight, which is in some other, are passed over.
         """
-        points, total = scores.new_zeros(len(scores), self.points.shape[1]), torch.zeros_like(top)
+        points, total = scores.new_zeros(len(scores), self.points.shape[1]), torch.zeros_like(inverse)
         for piece, block in self._blocks(scores.dtype):
-            weights = scores[:, piece].sub_(top[:, None].to(scores)).mul_(inverse[:, None].to(scores)).clamp_(min=FAINT).exp_()
+            weights = scores[:, piece].mul_(inverse[:, None].to(scores)).clamp_(min=FAINT).exp_()
             weights = threshold(weights, 1.001 * math.exp(FAINT), 0.0, inplace=True)
             mass = weights.sum(1).double()
             total += mass
-            if bool((mass > 1e-9 * faint).any()):
+            if bool((mass > self._faint).any()):
                 points.addmm_(weights, block)
-        mean = torch.where(total[:, None] > 0, points.double() / total[:, None], 0.0)
+        mean = points.double() / total[:, None]
         return mean + self.mean if self._recentre else mean, total
-
-    def _put_back(
-        self, y: Tensor, variance: Tensor, rough: tuple[Tensor, Tensor, Tensor], pairs: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The mean and the log-mass of the rough sum, in units of `exp(-half/k^2)`, and the points of `pairs` together."""
-        (mean, total, half), (rows, numbers) = rough, pairs
-        noisy, inverse = variance > 0, torch.where(variance > 0, 1 / variance, 0.0)
-        exact = self._half_distances(y, rows, numbers)
-        nearest = torch.full_like(half, math.inf).scatter_reduce_(0, rows, exact, "amin")
-        # the unit moves to the nearest of the points put back, where there is one
-        unit = torch.where(torch.isfinite(nearest), nearest, half)
-        total = torch.where(noisy, torch.exp(torch.log(total) + (unit - half) * inverse), 0.0)
-        gap = exact - unit[rows]
-        weights = torch.exp(-torch.where(noisy[rows], gap * inverse[rows], torch.where(gap > 0, math.inf, 0.0)))
-        weights = weights if self.weights is None else weights * self.weights[numbers]
-        sums, total = mean * total[:, None], total.index_add(0, rows, weights)
-        for i, j, w in self._pieces(rows, numbers, weights):
-            sums.index_add_(0, i, w[:, None] * self.points[j])
-        lost = torch.where(noisy, unit * inverse, torch.where(unit > 0, math.inf, 0.0))
-        return sums / total[:, None], torch.log(total) - lost - (math.log(len(self.points)) if self.weights is None else 0.0)
 
     def _half_distances(self, y: Tensor, rows: Tensor, numbers: Tensor) -> Tensor:
         """`|y - x|^2 / 2` of pairs, from differences in float64."""
@@ -194,13 +187,6 @@ class PointSet:
     def _pieces(self, *pairs: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Lists of pairs in pieces of at most `GATHER` coordinates."""
         return zip(*(torch.split(p, max(1, GATHER // self.points.shape[1])) for p in pairs), strict=True)
-
-
-def _margin(error: Tensor, variance: Tensor, count: int) -> Tensor:
-    """How far below the greatest score a point still needs an exact weight; `-inf` where none does."""
-    doubt = torch.where(variance > 0, error / variance, math.inf)
-    wide = variance * torch.log(count * (8 * doubt).clamp(max=1) / SHARE_ERROR)
-    return torch.where(doubt > EXPONENT_ERROR, wide + 16 * error, -math.inf)
 
 
 class SoftNearest(torch.autograd.Function):

@@ -38,7 +38,7 @@ class ScoreProbe:
 def score_probe(
     denoiser: Denoiser,
     approximants: Mapping[str, Denoiser],
-    x0: Float[Tensor, n * event],
+    x0: Float[Tensor, "n *event"],
     ratios: Sequence[float],
     *,
     seed: int = 0,

@@ -77,7 +77,8 @@ def fit(
         save_every: steps between two saves.
         resume: whether to go on from a state in the folder; otherwise it is written over.
         on_step, progress: see `OnStep` and `Progress`.
-        accelerator: one's own, for mixed precision or a choice of devices; default: the best device, full precision.
+        accelerator: one's own, for mixed precision or a choice of devices; default: `Accelerator()`, which is the best device in full
+            precision unless `accelerate` has been configured otherwise.
 
     Raises:
         DataError: NaN in the data, no data.

@@ -12,7 +12,7 @@ from sfumato.errors import ShapeError
 from sfumato.metrics.estimate import Estimate
 
 
-def endpoint_error(x: Float[Tensor, n * event], truth: Float[Tensor, n * event]) -> Estimate:
+def endpoint_error(x: Float[Tensor, "n *event"], truth: Float[Tensor, "n *event"]) -> Estimate:
     """The mean over starts of `|x_i - truth_i|`, relative to the root mean square of `|truth_i|`; standard error over starts.
 
     Raises:

@@ -14,10 +14,13 @@ their order (no data defect where the score is interpolated, `power = 1`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,19 +61,23 @@ def consistency(program: Program) -> Consistency:
 
 
 def _noise_defect(program: Program, variance: Tensor) -> float:
-    """The largest `| |V_i| - sqrt(alpha_i^2 l + sigma_i^2) |` on a law of variance `l` in each mode; `V_i` keeps its sign without draws."""
+    """The largest `| |V_i| - sqrt(alpha_i^2 l + sigma_i^2) |` on a law of variance `l` in each mode.
+
+    Without draws row by row, from exact `V_j` and with their sign; else from the start on, for `V_j` then depends on how it came about.
+    """
     a, b, c = program.dense()
     alpha, sigma = (level[:, None] for level in program.levels)
-    size = torch.sqrt(alpha**2 * variance + sigma**2)
+    size = torch.sqrt(alpha**2 * variance + sigma**2)  # (nodes, modes)
     gain = torch.where(size == 0, 0.0, alpha * variance / torch.where(size == 0, 1.0, size) ** 2)
+    mixing = a + b * gain
+    if not program.draws:
+        return float((torch.einsum("ijm,jm->im", mixing, size) - size)[1:].abs().max())
     parts = size.new_zeros(len(program.times), 1 + len(program.draws), program.modes)
     parts[0, 0] = size[0]
-    mixing = a + b * gain
     for i in range(1, len(program.times)):
         parts[i] = torch.einsum("jm,jdm->dm", mixing[i, :i], parts[:i])
         parts[i, 1:] += c[i, list(program.draws)]
-    length = torch.linalg.vector_norm(parts, dim=1) if program.draws else parts[:, 0]
-    return float((length - size).abs().max())
+    return float((torch.linalg.vector_norm(parts, dim=1) - size).abs().max())
 
 
 def probability_flow(denoiser: Denoiser, x: Tensor, t: float, s: float, tolerance: float = 1e-12) -> Tensor:
@@ -85,20 +92,19 @@ def probability_flow(denoiser: Denoiser, x: Tensor, t: float, s: float, toleranc
 
     process = denoiser.process
     first, last = (float(process.half_log_snr(u)) for u in (t, s))
-    if not (abs(first) < float("inf") and abs(last) < float("inf")):
+    if not (math.isfinite(first) and math.isfinite(last)):
         raise ArgumentError("t, s", (t, s), "two times of finite log-SNR", "The flow is followed in log-SNR.")
-    start = x.to(torch.float64)
 
-    def slope(lam: float, scaled: Tensor) -> Tensor:
+    def slope(lam: float, scaled: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         u = process.time(lam)
-        state = torch.as_tensor(scaled).reshape(x.shape) * process.sigma(u)
-        return (torch.as_tensor(lam, dtype=torch.float64).exp() * denoiser.denoise(state, u)).reshape(-1).cpu()
+        state = torch.from_numpy(scaled).to(x.device).reshape(x.shape) * float(process.sigma(u))
+        return math.exp(lam) * denoiser.denoise(state, u).reshape(-1).cpu().numpy()
 
-    y = (start / process.sigma(t)).reshape(-1).cpu().numpy()
+    y = (x.to(torch.float64) / float(process.sigma(t))).reshape(-1).cpu().numpy()
     path = solve_ivp(slope, (first, last), y, method="DOP853", rtol=tolerance, atol=tolerance)
     if not path.success:
         raise ArgumentError("tolerance", tolerance, "one that the steps can meet", path.message)
-    return (torch.from_numpy(path.y[:, -1]).reshape(x.shape) * process.sigma(s)).to(x)
+    return (torch.from_numpy(path.y[:, -1]).reshape(x.shape) * float(process.sigma(s))).to(x)
 
 
 def measured_order(
