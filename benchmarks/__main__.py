@@ -96,7 +96,7 @@ def save(name: str, figure: Figure, about: dict[str, Any]) -> None:
 
 
 def _mark(row: Row) -> str:
-    return "not measured" if row.target and row.value is None else _MARKS[row.passed]
+    return "not measured" if row.value is None else _MARKS[row.passed]
 
 
 def _finite(value: Any) -> Any:

@@ -47,7 +47,7 @@ def measure(quick: bool = False) -> Figure:
         seconds = alternate({name: timed(task) for name, task in tasks.items()}, rounds=5 if quick else 41)
     each = {name: 1e6 * statistics.median(values) / STEPS for name, values in seconds.items()}
     rows = [Row(f"{name}: microseconds a step", value) for name, value in each.items()]
-    rows += [Row(f"{name}: microseconds a step", None, "to be measured", None, f"absent: {why}") for name, why in absent.items()]
+    rows += [Row(f"{name}: microseconds a step", None, "", None, f"absent: {why}") for name, why in absent.items()]
     peers = [name for name in each if name not in _OURS]
     leanest = min(peers, key=lambda name: each[name], default=None)
     for name in _OURS if leanest else ():

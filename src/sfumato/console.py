@@ -12,7 +12,6 @@ from rich.table import Table
 
 from sfumato.tune.result import TuneResult
 
-
 _WIDE = 140
 
 

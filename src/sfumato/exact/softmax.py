@@ -53,11 +53,14 @@ class PointSet:
 
     def __init__(self, points: Float[Tensor, "N d"], weights: Float[Tensor, " N"] | None) -> None:
         self.points, self.weights = points, weights
+        self._log_weights = torch.zeros(1, device=points.device).expand(len(points)) if weights is None else torch.log(weights)
         n = len(points)
         share = torch.full((n,), 1 / n, dtype=torch.float64, device=points.device) if weights is None else weights
         pieces = [slice(i, i + BLOCK) for i in range(0, n, BLOCK)]
         self.mean = torch.stack([share[p] @ points[p].double() for p in pieces]).sum(0)
-        self.half_squares = torch.cat([(points[p] - self.mean).square().sum(1) / 2 for p in pieces])
+        # a centre that the points' dtype holds, so that it can be taken off and put back
+        self._centre = self.mean.to(points.dtype).double()
+        self.half_squares = torch.cat([(points[p] - self._centre).square().sum(1) / 2 for p in pieces])
         # a mean far from the origin costs digits in q.x_i, so then every block is centred; that takes another pass over the memory
         self._recentre = float(self.mean.square().sum()) > 8 * float(share @ self.half_squares)
 
@@ -70,7 +73,7 @@ class PointSet:
             y, k: float64.
         """
         rows = max(1, SCORES // len(self.points))
-        parts = [self._chunk(a, b, self.points.dtype) for a, b in zip(torch.split(y, rows), torch.split(k, rows), strict=True)]
+        parts = [self._chunk(a, b) for a, b in zip(torch.split(y, rows), torch.split(k, rows), strict=True)]
         return torch.cat([mean for mean, _ in parts]), torch.cat([mass for _, mass in parts])
 
     def covariance_product(self, y: Float[Tensor, "batch d"], k: Float[Tensor, " batch"], v: Float[Tensor, "batch d"]) -> Tensor:
@@ -78,8 +81,7 @@ class PointSet:
         out = []
         rows = max(1, SCORES // len(self.points))
         for a, b, c in zip(torch.split(y, rows), torch.split(k, rows), torch.split(v, rows), strict=True):
-            scores = self._scores(a, torch.float64) / b[:, None] ** 2
-            shares = torch.softmax(scores if self.weights is None else scores + torch.log(self.weights), 1)
+            shares = torch.softmax(self._scores(a, b**2, torch.float64) / b[:, None] ** 2, 1)
             tilted = torch.cat([c @ block.T for _, block in self._blocks(torch.float64)], 1)
             tilted = shares * (tilted - (shares * tilted).sum(1, keepdim=True))
             out.append(sum((tilted[:, piece] @ block for piece, block in self._blocks(torch.float64)), torch.zeros_like(c)))
@@ -89,38 +91,48 @@ class PointSet:
         for start in range(0, len(self.points), BLOCK):
             piece = slice(start, min(start + BLOCK, len(self.points)))
             block = self.points[piece].to(dtype)
-            yield piece, block - self.mean.to(dtype) if self._recentre else block
+            yield piece, block - self._centre.to(dtype) if self._recentre else block
 
     def _chunk(self, y: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        variance = k**2
-        # without noise the exponents are set outright, as they are
-        inverse = torch.where(k > 0, k**-2, 1.0)
-        scores = self._scores(y, variance, self.points.dtype)
+        dtype = self.points.dtype
+        # an inverse variance that the dtype cannot hold tells apart all distances that float64 can: the limit
+        noisy = torch.isfinite((k**-2).to(dtype))
+        variance, inverse = torch.where(noisy, k**2, 0.0), torch.where(noisy, k**-2, 1.0)
+        scores = self._scores(y, variance, dtype)
         top, error = self._top(y, variance, scores)
         rows, numbers, heavy = self._that_matter(scores, top, variance, error)
-        q = y - self.mean
+        values, best, nearest = self._exact_scores(y, variance, rows, numbers)
+        q = y - self._centre
         # |y - x_i|^2/2 is this minus the score
-        constant = q.square().sum(1) / 2 + (0.0 if self._recentre else q @ self.mean)
-        exact = self._half_distances(y, rows, numbers)
-        nearest = torch.full_like(k, math.inf).scatter_reduce_(0, rows, exact, "amin")
-        top = torch.where(torch.isfinite(nearest), constant - nearest, top)
-        scores.sub_(top[:, None].to(scores))
-        scores[k == 0] = -math.inf
-        gap = exact - (constant - top)[rows]
-        gap = torch.where(k[rows] > 0, gap, torch.where(gap > 0, math.inf, 0.0))
-        scores[rows, numbers] = ((0.0 if self.weights is None else self._log_weights[numbers] / inverse[rows]) - gap).to(scores)
+        constant = q.square().sum(1) / 2 + (0.0 if self._recentre else q @ self._centre)
+        top = torch.where(noisy & torch.isfinite(best), constant - nearest + best, top)
+        scores.sub_(top[:, None].to(dtype))
+        scores[~noisy] = -math.inf
+        scores[rows, numbers] = (values - best[rows]).to(dtype)
         if bool(heavy.any()):
             fine = self._scores(y[heavy], variance[heavy], torch.float64)
             top[heavy] = fine.amax(1)
-            scores[heavy] = (fine - top[heavy, None]).to(scores)
+            scores[heavy] = fine.sub_(top[heavy, None]).to(dtype)
         mean, total = self._sum(scores, inverse)
-        half = constant - top
-        lost = torch.where(k > 0, half * inverse, torch.where(half > 0, math.inf, 0.0))
-        return mean, torch.log(total) - lost - (math.log(len(self.points)) if self.weights is None else 0.0)
+        unit = torch.where(noisy, (top - constant) * inverse, torch.where(nearest > 0, -math.inf, best))
+        return mean, torch.log(total) + unit - (math.log(len(self.points)) if self.weights is None else 0.0)
+
+    def _exact_scores(self, y: Tensor, variance: Tensor, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`k^2 log w - |y - x|^2/2 + h` of pairs, from differences in float64, the greatest of a query, and its least half squared distance `h`.
+
+        Without noise: `log w` for the nearest points, and `-inf` for others.
+        """
+        half, prior = self._half_distances(y, rows, numbers), self._log_weights[numbers].double()
+        nearest = torch.full_like(variance, math.inf).scatter_reduce_(0, rows, half, "amin")
+        gap = half - nearest[rows]
+        still = torch.where(gap > 0, -math.inf, prior)
+        values = torch.where(variance[rows] > 0, variance[rows] * prior - gap, still)
+        best = torch.full_like(variance, -math.inf).scatter_reduce_(0, rows, values, "amax")
+        return values, best, nearest
 
     def _scores(self, y: Tensor, variance: Tensor, dtype: torch.dtype) -> Tensor:
         """`q.x_i - |x_i - c|^2/2 + k^2 log w_i`, `(batch, N)`."""
-        q = (y - self.mean).to(dtype)
+        q = (y - self._centre).to(dtype)
         out = q.new_empty(len(q), len(self.points))
         half = self.half_squares.to(dtype)
         for piece, block in self._blocks(dtype):
@@ -130,9 +142,9 @@ class PointSet:
     def _top(self, y: Tensor, variance: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """The greatest score of each query, and the scores' root mean square rounding error."""
         top, numbers = scores.max(1)
-        points = self.points[numbers].double() - (self.mean if self._recentre else 0.0)
-        products, half = ((y - self.mean) * points).sum(1), self.half_squares[numbers]
-        prior = 0.0 if self.weights is None else variance * self._log_weights[numbers]
+        points = self.points[numbers].double() - (self._centre if self._recentre else 0.0)
+        products, half = ((y - self._centre) * points).sum(1), self.half_squares[numbers]
+        prior = variance * self._log_weights[numbers]
         size = products.abs() + half
         relative = ((top - (products - half + prior)) / size).square().mean().sqrt()
         # half of the last digit at least, lest a lucky sample of few queries be believed
@@ -143,9 +155,9 @@ class PointSet:
         doubt = torch.where(variance > 0, error / variance, math.inf)
         wide = variance * torch.log(len(self.points) * (8 * doubt).clamp(max=1) / SHARE_ERROR) + 16 * error
         margin = torch.where(doubt > FINE, wide, -math.inf)
-        eps = torch.finfo(scores.dtype).eps
+        coarse = doubt <= COARSE
         # where float64 scores would not do either, exact ones have to, however many
-        coarse, helped = doubt <= COARSE, doubt * (torch.finfo(torch.float64).eps / eps) < min(FINE, eps)
+        helped = doubt * (torch.finfo(torch.float64).eps / torch.finfo(scores.dtype).eps) < FINE
         heavy = torch.zeros_like(coarse)
         cap = max(512, len(self.points) // 64)
         for tighter in (torch.where(coarse, variance * LEADING, -math.inf), torch.full_like(margin, -math.inf)):
@@ -174,10 +186,10 @@ class PointSet:
             weights = threshold(weights, 1.001 * math.exp(FAINT), 0.0, inplace=True)
             mass = weights.sum(1).double()
             total += mass
-            if bool((mass > self._faint).any()):
+            if bool((mass > 1e-9).any()):
                 points.addmm_(weights, block)
         mean = points.double() / total[:, None]
-        return mean + self.mean if self._recentre else mean, total
+        return mean + self._centre if self._recentre else mean, total
 
     def _half_distances(self, y: Tensor, rows: Tensor, numbers: Tensor) -> Tensor:
         """`|y - x|^2 / 2` of pairs, from differences in float64."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 from sfumato.errors import ArgumentError
@@ -38,29 +39,30 @@ PROCESSES: dict[str, type[ScalarProcess]] = {
 """Every process that can be written down, by its `kind`."""
 
 
-def process_from_dict(data: dict[str, Any]) -> ScalarProcess:
+def process_from_dict(data: Any) -> ScalarProcess:
     """The process that `Process.to_dict` wrote down.
 
     Raises:
         ArgumentError: an unknown kind, or a parameter the kind does not have.
     """
-    if not isinstance(data, dict) or data.get("kind") not in PROCESSES:
-        given = data.get("kind") if isinstance(data, dict) else type(data).__name__
-        raise ArgumentError("process.kind", repr(given), f"one of {', '.join(PROCESSES)}")
-    kind = PROCESSES[data["kind"]]
+    name = data.get("kind") if isinstance(data, dict) else data
+    if not isinstance(name, str) or name not in PROCESSES:
+        raise ArgumentError("process.kind", repr(name)[:60], f"one of {', '.join(PROCESSES)}")
+    kind = PROCESSES[name]
     known = {f.name for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     unknown = set(data) - known - {"kind"}
     if unknown:
         raise ArgumentError("process", f"the keys {sorted(unknown)}", f"the keys {sorted(known)} of {kind.kind}")
     values = {key: value for key, value in data.items() if key != "kind"}
-    for key, value in values.items():
-        numbers = value if isinstance(value, list) else [value]
-        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers):
-            raise ArgumentError(f"process.{key}", repr(value)[:60], "a number, or a list of numbers")
     if kind is BetaTable:
         if not isinstance(values.get("betas"), list):
             raise ArgumentError("process.betas", type(values.get("betas")).__name__, "a list of numbers")
-        return BetaTable(tuple(values["betas"]))
-    if any(isinstance(v, list) for v in values.values()):
-        raise ArgumentError("process", data["kind"], "plain numbers as parameters")
-    return kind(**values)
+        return BetaTable(tuple(_number("betas", v) for v in values["betas"]))
+    return kind(**{key: _number(key, value) for key, value in values.items()})
+
+
+def _number(key: str, value: Any) -> float:
+    # JSON's integers have no largest, and its floats have NaN
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ArgumentError(f"process.{key}", repr(value)[:60], "a finite number")
+    return float(value)

@@ -125,7 +125,9 @@ class Cosine(ScalarProcess):
         sin_u = torch.sqrt(sin0**2 + variance)
         # sin(u - u_0) = (sin^2 u - sin^2 u_0) / sin(u + u_0), without the difference of near-equals
         sine = variance / (sin_u * cos0 + cos_u * sin0)
-        return torch.atan2(sine, cos_u * cos0 + sin_u * sin0) * 2 / math.pi * (1 + self.s)
+        rate = math.pi / 2 / (1 + self.s)
+        # from the nearer end, so that both are reached exactly
+        return torch.where(lam < 0, 1 - torch.atan2(cos_u, sin_u) / rate, torch.atan2(sine, cos_u * cos0 + sin_u * sin0) / rate)
 
     def alpha_rate(self, t: Time) -> Tensor:
         _, left = self._angles(as_time(t))

@@ -67,18 +67,25 @@ class Extrapolation(Linearisation):
         return cls(split.variance, split.power, None, rule, halved)
 
     def weights(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
-        exact = super().weights(base, end, nodes, level)
-        if not (len(nodes) == 2 and self.rule != "exact") and not (len(nodes) == 3 and self.halved):
-            return exact
-        alone = torch.cat([Linearisation.weights(self, base, end, [node], level) for node in nodes])
-        shares = self._pair(base, end, nodes)[:, None] if len(nodes) == 2 else _halved(exact / alone, base, nodes)
-        return shares * alone
+        pair = len(nodes) == 2 and self.rule != "exact"
+        if not pair and not (len(nodes) == 3 and self.halved):
+            return super().weights(base, end, nodes, level)
+        lam = torch.tensor(nodes, dtype=torch.float64)[:, None]
+        # a noise eps = (x / alpha - D) / k weighs its answer D by 1 / k
+        alone = super().weights(base, end, nodes[:1], level) * (torch.exp(lam - lam[0]) if self._noise else torch.ones_like(lam))
+        if pair:
+            return self._pair(base, end, nodes)[:, None] * alone
+        return _halved(super().weights(base, end, nodes, level) / alone, base, nodes) * alone
+
+    @property
+    def _noise(self) -> bool:
+        return bool(torch.isinf(self.variance).all())
 
     def _pair(self, base: float, end: float, nodes: Sequence[float]) -> Tensor:
         middle = lagrange_at((base + end) / 2, nodes)
         if self.rule == "midpoint":
             return middle
-        g = end - base if bool(torch.isinf(self.variance).all()) else base - end
+        g = end - base if self._noise else base - end
         own = torch.tensor([float(node == base) for node in nodes], dtype=torch.float64)
         return own + (middle - own) * g / math.expm1(g)
 

@@ -61,7 +61,9 @@ def fit_program(
     places = list(nodes)
     if not places or any(a >= b for a, b in pairwise(places)) or places[0] < 0 or places[-1] >= last:
         raise ArgumentError("nodes", places, f"rising indices from 0 to {last - 1}")
-    if ridge < 0:
+    if history is not None and history < 1:
+        raise ArgumentError("history", history, "at least 1 past answer, or None for all")
+    if not ridge >= 0:
         raise ArgumentError("ridge", ridge, "a strength of at least 0")
     with torch.no_grad():
         return _Fit(denoise, trajectory, law, power, history, ridge).program(places, name)

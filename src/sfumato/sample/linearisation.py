@@ -145,12 +145,12 @@ class Linearisation:
 
     def _quadrature(self, base: float, end: float) -> tuple[Tensor, Tensor]:
         """Gauss-Legendre points and weights in `lambda` over panels; infinite ends are followed until the kernel is below rounding."""
-        low = base if math.isfinite(base) else end - _REACH
+        # where the kernel of each mode turns from rising to falling
+        turns = (-0.5 * torch.log(self._finite[self._finite > 0])).tolist()
+        low = base if math.isfinite(base) else min((v for v in (end, *turns) if math.isfinite(v)), default=0.0) - _REACH
         high = end
         if math.isinf(end):
-            positive = self._finite[self._finite > 0]
-            turn = -0.5 * math.log(float(positive.min())) if len(positive) else low
-            high = max(low, turn) + (_REACH / (2 * self.power) if self.power else 0.0)
+            high = max([low, *turns]) + _REACH / (2 * self.power) if self.power else low
         edges = torch.linspace(low, high, max(1, math.ceil((high - low) / _PANEL)) + 1, dtype=torch.float64)
         width = (edges[1:] - edges[:-1])[:, None]
         unit, weight = _gauss()

@@ -14,6 +14,7 @@ program acts on centred variables, `X_j - alpha_j m` and `D_j - m`; a scalar one
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -149,7 +150,8 @@ class Program:
         modes = _modes(space)
         if data["modes"] != modes:
             raise RecipeError("program.modes", data["modes"], f"{modes} modes", "Does the program belong to another law?")
-        rows = tuple(_row_from_dict(i, row) for i, row in enumerate(data["rows"]))
+        nodes = {str(i): i for i in range(len(data["rows"]))}
+        rows = tuple(_row_from_dict(i, row, nodes) for i, row in enumerate(data["rows"]))
         return cls(data["name"], process_from_dict(data["process"]), tuple(float(t) for t in data["times"]), rows, space)
 
 
@@ -158,15 +160,17 @@ def _modes(space: Gaussian | None) -> int:
 
 
 def _is_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return isinstance(values, list) and all(
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max for v in values
+    )
 
 
-def _row_from_dict(i: int, row: Any) -> Row:
+def _row_from_dict(i: int, row: Any, nodes: Mapping[str, int]) -> Row:
     if not isinstance(row, dict) or not set(row) <= {"states", "data", "noise"}:
         raise RecipeError(f"rows[{i}]", sorted(row) if isinstance(row, dict) else type(row).__name__, "the keys states, data, noise")
     parts: dict[str, dict[int, Tensor]] = {}
     for name, part in row.items():
-        if not isinstance(part, dict) or not all(str(j).isdecimal() and _is_numbers(c) for j, c in part.items()):
+        if not isinstance(part, dict) or not all(j in nodes and _is_numbers(c) for j, c in part.items()):
             raise RecipeError(f"rows[{i}].{name}", "another form", "node numbers with lists of numbers")
-        parts[name] = {int(j): torch.tensor(c, dtype=torch.float64) for j, c in part.items()}
+        parts[name] = {nodes[j]: torch.tensor(c, dtype=torch.float64) for j, c in part.items()}
     return Row(**parts)

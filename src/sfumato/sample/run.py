@@ -70,6 +70,7 @@ class Plan:
         last: dict[tuple[int, int], int] = {}
         for i, row in enumerate(program.rows):
             line = []
+            last[0, i] = i  # a state may be read by the denoiser alone
             for kind, (_, part) in enumerate(row.parts()):
                 for j, c in part.items():
                     # where eigenvectors span the space there is no rest, and the modes may as well carry it all
@@ -81,8 +82,10 @@ class Plan:
             terms.append(tuple(line))
             used = sum(t.rest * (alpha[t.node] if t.kind == 0 else 1.0) for t in line if t.kind < 2)
             weights.append(alpha[i] - used if program.space is not None and i else 0.0)
-        forget = tuple(tuple(key for key, row in last.items() if row == i) for i in range(len(terms)))
-        return cls(program, tuple(terms), tuple(weights), forget)
+        forget: list[list[tuple[int, int]]] = [[] for _ in terms]
+        for key, reader in last.items():
+            forget[reader].append(key)
+        return cls(program, tuple(terms), tuple(weights), tuple(map(tuple, forget)))
 
 
 def run(
