@@ -72,11 +72,11 @@ def _walk(w: World, name: str, config: dict[str, Any], program: Program, dtype: 
 @contextmanager
 def _as_float64() -> Iterator[None]:
     """Inside, what casts to `torch.float32` casts to float64."""
-    single, torch.float32 = torch.float32, torch.float64  # type: ignore[misc]
+    single, torch.float32 = torch.float32, torch.float64
     try:
         yield
     finally:
-        torch.float32 = single  # type: ignore[misc]
+        torch.float32 = single
 
 
 def _distance(x: Tensor, y: Tensor) -> float:

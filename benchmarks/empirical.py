@@ -26,7 +26,7 @@ from sfumato.noise import EDM
 RATIOS = (0.01, 0.1, 1.0, 10.0)
 _SPREADS = (15.0, 1.5, 0.15, 0.015)
 """Distance of a cluster's members from its centre, level by level."""
-_CHECKED = 16
+_CHECKED = 8
 
 
 def measure(quick: bool = False) -> Figure:
@@ -110,13 +110,11 @@ def _products(x: Tensor, points: Tensor) -> Callable[[], None]:
 
 def direct(x: Tensor, points: Tensor, k: float) -> Tensor:
     """The posterior mean at `alpha = 1`, `sigma = k` from differences in float64, sample by sample."""
-    out = []
-    for one in x.double():
-        squares = torch.cat([(one - part.double()).square().sum(1) for part in torch.split(points, 4096)])
-        weights = torch.softmax(-squares / (2 * k**2), 0)
-        pieces = zip(torch.split(weights, 4096), torch.split(points, 4096), strict=True)
-        out.append(torch.stack([w @ part.double() for w, part in pieces]).sum(0))
-    return torch.stack(out)
+    wide, parts = x.double(), torch.split(points, 2048)
+    squares = torch.cat([torch.stack([(one - part).square().sum(1) for one in wide]) for part in map(Tensor.double, parts)], 1)
+    weights = torch.softmax(-squares / (2 * k**2), 1)
+    sums = (w @ part.double() for w, part in zip(torch.split(weights, 2048, 1), parts, strict=True))
+    return torch.stack(list(sums)).sum(0)
 
 
 def squared_distance_form(x: Tensor, points: Tensor, k: float) -> Tensor:

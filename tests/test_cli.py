@@ -39,14 +39,15 @@ def test_sample_draws_the_same_numbers_for_the_same_seed_and_a_picture(tuned, tm
     assert first.shape == (5, 1, 8, 8)
     np.testing.assert_array_equal(first, second)
     assert call("sample", tuned / "recipe.json", "-n", 9, "--out", tmp_path / "grid.png") == 0
-    assert min(Image.open(tmp_path / "grid.png").size) >= 256
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert min(picture.size) >= 256
 
 
 def test_tune_again_takes_the_trained_model_and_gives_the_same_recipe(tuned, tmp_path, capsys):
     out = tmp_path / "again"
-    assert call("tune", tuned / "model", "--out", out, "--quick", "--evaluations", "4,6") == 0
+    assert call("tune", tuned / "model", "--out", out, "--quick", "--evaluations", "4") == 0
     first, second = (json.loads((folder / "recipe.json").read_text()) for folder in (tuned, out))
-    assert first["programs"] == second["programs"]
+    assert first["programs"]["4"] == second["programs"]["4"]
 
 
 def bad_inputs(folder):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sfumato.errors import ArgumentError, MissingExtraError, OutputError, SfumatoError
+from sfumato.errors import ArgumentError, OutputError, SfumatoError
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset
@@ -189,6 +189,10 @@ def train(
     typer.echo(f"wrote {out}")
 
 
+_STOPPED = 130
+"""The exit code of a command that was interrupted; the command line turns Ctrl-C into it."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error is one line and a non-zero exit code, and a traceback with `--debug`."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -198,16 +202,14 @@ def main(arguments: list[str] | None = None) -> None:
 def _guard(command: Callable[[], Any], debug: bool) -> int:
     try:
         out = command()
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\nstopped; the same command goes on from what was saved", err=True)
-        return 130
-    except (SfumatoError, MissingExtraError) as e:
+    except (SfumatoError, KeyboardInterrupt) as e:
         if debug:
             raise
-        typer.echo(f"error: {e}", err=True)
-        return 2
-    except typer.Exit as e:
-        return e.exit_code
+        if isinstance(e, KeyboardInterrupt):
+            out = _STOPPED
+        else:
+            typer.echo(f"error: {e}", err=True)
+            return 2
     except Exception as e:
         # usage errors of the command line have their own text
         if hasattr(e, "format_message"):
@@ -217,4 +219,7 @@ def _guard(command: Callable[[], Any], debug: bool) -> int:
             raise
         typer.echo(f"error: {type(e).__name__}: {e} (run again with --debug for the traceback; this is a bug)", err=True)
         return 1
-    return out if isinstance(out, int) else 0
+    code = out if isinstance(out, int) else 0
+    if code == _STOPPED:
+        typer.echo("\nstopped; the same command goes on from what was saved", err=True)
+    return code

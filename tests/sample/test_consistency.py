@@ -73,7 +73,7 @@ def rounding(program: Program) -> float:
     return max(1e-12, 4e-16 * len(program.times) * largest)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(SOLVERS), st.sampled_from(PROCESSES), st.sampled_from(["uniform", "log-snr", "karras"]), st.integers(1, 12))
 def test_constants_and_point_masses_are_exact(solver, process, kind, n):
     """Finite tables whose data and noise defects are rounding, for all solvers, processes, schedules and numbers of steps from 1 on."""

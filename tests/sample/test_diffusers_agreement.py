@@ -14,11 +14,16 @@ Found on the way, in version 0.42 (each has its test below):
 
 from __future__ import annotations
 
+import sys
+
 import diffusers
 import pytest
 import torch
 
 from sfumato.denoiser import Denoiser
+from sfumato.errors import ArgumentError, MissingExtraError
+from sfumato.exact import Gaussian, SpectralCovariance
+from sfumato.integrations import PEERS, run_peer, scheduler_process
 from sfumato.noise import BetaTable, VariancePreserving
 from sfumato.sample import Program, karras, run, uniform_log_snr, uniform_time
 from sfumato.sample.ancestral import Ancestral
@@ -31,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 PROCESS = VariancePreserving()
 DRAWS = noise(5, 16, (2,), dtype=torch.float64)
-STEPS = (2, 7, 14, 15)
+STEPS = (2, 7, 15)
 FULL = 1e-10
 
 
@@ -267,3 +272,67 @@ def test_as_shipped():
             x = scheduler.step(denoiser.noise(x, t), stamp, x).prev_sample
         mine = run(solver.compile(table, times), denoiser.denoise, DRAWS.draw(0))
         assert float((mine - x).abs().max() / mine.abs().max()) < 1e-5
+
+
+LAW = Gaussian(torch.tensor([0.3, -0.5], dtype=torch.float64), SpectralCovariance.diagonal(torch.tensor([0.6, 0.15], dtype=torch.float64)))
+
+
+class Counted(Denoiser):
+    """Counts how often it is asked."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner, self.process, self.calls = inner, inner.process, 0
+
+    def denoise(self, x: torch.Tensor, t: float | torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        self.calls += 1
+        return self.inner.denoise(x, t, condition)
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda p: p.name)
+def test_peers_converge_to_the_flow_within_their_budget(peer):
+    """Levels, scalings and starts of every baseline are right: each comes close to the exact flow of a Gaussian law under the schedulers'
+    own table, though the denoiser belongs to another process; and it asks as often as it says, never beyond the budget.
+    """
+    table, x1 = BetaTable.linear(), DRAWS.draw(0)
+    exact = LAW.flow(table, 1.0, 0.0)(x1)
+    errors = []
+    for budget in (8, 48):
+        denoiser = Counted(LAW.denoiser(PROCESS))
+        x = run_peer(peer, denoiser, budget, x1)
+        assert denoiser.calls == peer.evaluations(budget) <= budget
+        errors.append(float((x - exact).square().mean().sqrt()))
+    assert errors[1] < 0.08
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_a_peer_is_the_solver_of_its_name():
+    """The path of a baseline as run, float32 coefficients and all, against our table over the levels of its scheduler."""
+    table = BetaTable.linear()
+    scheduler = diffusers.DPMSolverMultistepScheduler(use_lu_lambdas=True)
+    scheduler.set_timesteps(20)
+    ratios = scheduler.sigmas.to(torch.float64).clamp(max=float(table.ratio(1.0)))
+    program = dpm_solver(2).compile(table, table.time_of_ratio(ratios).tolist())
+    mine = run(program, LAW.denoiser(table).denoise, DRAWS.draw(0))
+    peer = next(p for p in PEERS if p.name == "dpm++2m-log-snr")
+    assert float((run_peer(peer, LAW.denoiser(table), 20, DRAWS.draw(0)) - mine).abs().max()) < 1e-5
+
+
+def test_the_schedulers_process_is_their_table():
+    """Their float32 betas, accumulated in float64, against the exact table; and a table of the user's is passed on."""
+    ours, other = BetaTable.linear(), scheduler_process(diffusers.DDIMScheduler())
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    assert float((ours.alpha(t) / other.alpha(t) - 1).abs().max()) < 1e-6
+    table, peer = BetaTable.scaled_linear(), PEERS[1]
+    exact = LAW.flow(table, 1.0, 0.0)(DRAWS.draw(0))
+    x = run_peer(peer, LAW.denoiser(table), 48, DRAWS.draw(0), table)
+    # the table stops at k = 14.6, so a start of unit noise is off by what is left of the mean
+    assert float((x - exact).square().mean().sqrt()) < 0.02
+
+
+def test_peers_refuse_what_they_cannot_run(monkeypatch):
+    heun = next(p for p in PEERS if p.scheduler == "HeunDiscreteScheduler")
+    with pytest.raises(ArgumentError, match="at least 3"):
+        run_peer(heun, DENOISER, 2, DRAWS.draw(0))
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(MissingExtraError, match="sfumato\\[diffusers\\]"):
+        run_peer(heun, DENOISER, 9, DRAWS.draw(0))

@@ -105,32 +105,42 @@ def test_less_ridge_is_closer_to_what_was_fitted(full):
     assert errors == sorted(errors, reverse=True)
 
 
-def test_the_last_row_is_the_least_squares_solution(full):
-    """Without a ridge the residual of the last step is orthogonal to every feature it had, in each mode."""
-    program = fit_program(full.denoise, full.fit, PLACES[2], full.gaussian, ridge=0.0)
-    states, answers = {}, {}
+def test_the_last_row_is_the_least_squares_solution(either):
+    """Without a ridge, what the last step misses is orthogonal to all it could add: in each mode, and pooled over other directions."""
+    law = either.gaussian
+    U = law.covariance.basis.columns()
 
-    def ask(x, t):
-        answers[t] = full.denoise(x, t)
-        return answers[t]
+    def modes(v):
+        inside = v @ U
+        outside = v - inside @ U.T
+        return [*inside.T, *([outside.flatten()] if law.covariance.rank < law.dim else [])]
 
-    run(program, ask, full.fit.states[0], None, lambda e: states.setdefault(e.node, e.state))
-    alpha, m, U = program.levels[0], full.gaussian.mean, full.gaussian.covariance.basis.columns()
-    last = len(program.rows) - 1
-    missing = (full.fit.end - states[last]) @ U
-    split = Linearisation.gaussian(full.gaussian)
-    features = [(states[last - 1] - alpha[last - 1] * m) @ U]
+    def cosines(a, b):
+        return [abs(float(p @ q / (p.norm() * q.norm()))) for p, q in zip(modes(a), modes(b), strict=True)]
+
+    def walk(program):
+        states, answers = [], []
+
+        def keep(event):
+            states.append(event.state.flatten(1) - program.levels[0][event.node] * law.mean)
+            answers.append(None if event.denoised is None else event.denoised.flatten(1) - law.mean)
+
+        run(program, either.denoise, either.fit.states[0], None, keep)
+        return states, answers
+
+    program = fit_program(either.denoise, either.fit, PLACES[2], law, ridge=0.0)
+    states, answers = walk(program)
+    end = either.fit.end.flatten(1) - law.mean
+    split = Linearisation.gaussian(law)
+    features = [states[-2]]
     for node in program.evaluated:
-        t = program.times[node]
-        gain = split.gain(float(PROCESS.alpha(t)), float(PROCESS.sigma(t)))
-        features.append((answers[t] - m) @ U - gain * ((states[node] - alpha[node] * m) @ U))
+        alpha, sigma = (float(level[node]) for level in program.levels)
+        features.append(answers[node] - law.covariance.basis.scale(split.gain(alpha, sigma), states[node]))
     for feature in features:
-        inner = (missing * feature).sum(0) / (missing.norm(dim=0) * feature.norm(dim=0))
-        assert float(inner.abs().max()) < 1e-9
-    # negative control: the base step's own misses are not orthogonal
-    end = run(full.base(PLACES[2]), full.denoise, full.fit.states[0])
-    short = (full.fit.end - end) @ U
-    assert float(((short * features[0]).sum(0) / (short.norm(dim=0) * features[0].norm(dim=0))).abs().max()) > 1e-2
+        assert max(cosines(end - states[-1], feature)) < 1e-9
+    # negative control: what the base step misses is not orthogonal
+    base = walk(either.base(PLACES[2]))[0]
+    assert max(cosines(end - base[-1], features[0])) > 1e-2
 
 
 @pytest.mark.parametrize("places", [[0, 5], [0, 2, 10], [3, 8]], ids=str)

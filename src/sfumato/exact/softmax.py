@@ -118,7 +118,7 @@ class PointSet:
         return mean, torch.log(total) + unit - (math.log(len(self.points)) if self.weights is None else 0.0)
 
     def _exact_scores(self, y: Tensor, variance: Tensor, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`k^2 log w - |y - x|^2/2 + h` of pairs, from differences in float64, the greatest of a query, and its least half squared distance `h`.
+        """`k^2 log w - |y - x|^2/2 + h` of pairs, from differences in float64; per query the greatest, and the least half square `h`.
 
         Without noise: `log w` for the nearest points, and `-inf` for others.
         """
@@ -178,7 +178,7 @@ class PointSet:
     def _sum(self, scores: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the points under the weights `exp(s / k^2)` and their total, float64, given scores relative to the greatest.
 
-        Overwrites the scores. Blocks that weigh less than a billionth of the greatest weight, which is in some other, are passed over.
+        Overwrites the scores. Blocks that weigh less than a billionth of a query's greatest weight, which is in some other, are passed over.
         """
         points, total = scores.new_zeros(len(scores), self.points.shape[1]), torch.zeros_like(inverse)
         for piece, block in self._blocks(scores.dtype):
@@ -186,8 +186,11 @@ class PointSet:
             weights = threshold(weights, 1.001 * math.exp(FAINT), 0.0, inplace=True)
             mass = weights.sum(1).double()
             total += mass
-            if bool((mass > 1e-9).any()):
+            seen = torch.nonzero(mass > 1e-9)[:, 0]
+            if len(seen) > len(mass) // 2:
                 points.addmm_(weights, block)
+            elif len(seen):
+                points.index_add_(0, seen, weights[seen] @ block)
         mean = points.double() / total[:, None]
         return mean + self._centre if self._recentre else mean, total
 
