@@ -9,6 +9,7 @@ with differences and weights in float64, sample by sample; the usual float32 for
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import threading
 import time
@@ -35,22 +36,29 @@ def measure(quick: bool = False) -> Figure:
     rows: list[Row] = []
     facts: dict[str, Any] = {"points": n, "dim": dim, "batch": batch, "spreads": list(_SPREADS)}
     for name, make in {"images": lambda: images(n, side), "clusters": lambda: clusters(n, dim)}.items():
-        points = make()
-        before = _resident()
-        denoiser = Empirical(points).denoiser(EDM())
-        held = _resident() - before
-        for k in RATIOS:
-            more, facts[f"{name}, seconds at {k:g}"] = _at(name, denoiser, points, k, batch, held, rounds)
-            rows += more
+        more, facts[name] = _with(name, make(), batch, rounds)
+        rows += more
     return Figure(rows, facts)
+
+
+def _with(name: str, points: Tensor, batch: int, rounds: int) -> tuple[list[Row], dict[str, Any]]:
+    ctypes.CDLL(None).malloc_trim(0)
+    before = _resident()
+    denoiser = Empirical(points).denoiser(EDM())
+    held = _resident() - before
+    rows, facts = [], {}
+    for k in RATIOS:
+        more, facts[f"seconds at {k:g}"] = _at(name, denoiser, points, k, batch, held, rounds)
+        rows += more
+    return rows, facts
 
 
 def _at(name: str, denoiser: ExactDenoiser, points: Tensor, k: float, batch: int, held: int, rounds: int) -> tuple[list[Row], Any]:
     """The rows of one set of points at one level; `held` bytes are kept by the denoiser."""
     x, t = _noisy(points, batch, k), EDM().time_of_ratio(k)
     tasks = {"ours": timed(lambda: denoiser.denoise(x, t)), "products": timed(_products(x, points))}
-    seconds = alternate(tasks, rounds if name == "images" else 2)
     peak = _peak(tasks["ours"])
+    seconds = alternate(tasks, rounds if name == "images" else 2)
     few = x[:_CHECKED]
     truth = direct(few, points, k)
     error, usual = distance(denoiser.denoise(few, t), truth), distance(squared_distance_form(few, points, k), truth)
@@ -136,6 +144,8 @@ def _resident() -> int:
 
 def _peak(task: Callable[[], Any]) -> int:
     """The most memory that a task takes beyond what was resident before it, sampled every millisecond."""
+    # what earlier calls freed may still be resident, and would be used again unseen
+    ctypes.CDLL(None).malloc_trim(0)
     before, peak, done = _resident(), [0], threading.Event()
 
     def watch() -> None:

@@ -178,7 +178,7 @@ class PointSet:
     def _sum(self, scores: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the points under the weights `exp(s / k^2)` and their total, float64, given scores relative to the greatest.
 
-        Overwrites the scores. Blocks that weigh less than a billionth of a query's greatest weight, which is in some other, are passed over.
+        Overwrites the scores. A block that weighs less than a billionth of a query's greatest weight is passed over for it.
         """
         points, total = scores.new_zeros(len(scores), self.points.shape[1]), torch.zeros_like(inverse)
         for piece, block in self._blocks(scores.dtype):

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import ArgumentError
-from sfumato.sample.linearisation import Linearisation, _lagrange
+from sfumato.sample.linearisation import Linearisation, lagrange
 
 Prediction = Literal["data", "noise"]
 """What a published solver interpolates."""
@@ -37,7 +37,7 @@ Rule = Literal["exact", "midpoint", "slope"]
 
 def lagrange_at(point: float, nodes: Sequence[float]) -> Tensor:
     """The Lagrange polynomials of the nodes at one point, `(nodes,)`."""
-    return torch.stack(_lagrange(torch.tensor(point, dtype=torch.float64), nodes))
+    return torch.stack(lagrange(torch.tensor(point, dtype=torch.float64), nodes))
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Extrapolation(Linearisation):
             raise ArgumentError("rule", repr(rule), f"one of {', '.join(get_args(Rule))}")
         split = Linearisation.data() if prediction == "data" else Linearisation.noise()
         return cls(split.variance, split.power, None, rule, halved)
+
+    def order(self, nodes: int) -> int:
+        return min(nodes, 2) if self.halved else nodes
 
     def weights(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
         pair = len(nodes) == 2 and self.rule != "exact"

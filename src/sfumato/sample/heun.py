@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sfumato.noise import ScalarProcess
-from sfumato.sample.exponential import Exponential, _Table
 from sfumato.sample.extrapolation import Extrapolation
 from sfumato.sample.program import Program
 from sfumato.sample.schedules import custom
 from sfumato.sample.solver import Solver
+from sfumato.sample.stepping import StepTable
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,12 @@ class Heun(Solver):
 
     def compile(self, process: ScalarProcess, times: Sequence[float]) -> Program:
         times = custom(times)
-        table = _Table(Exponential(Extrapolation.of("data"), 1), process, times)
-        slopes = _Table(Exponential(Extrapolation.of("noise", "midpoint"), 2), process, times)
+        table, euler, mean = StepTable(process, times), Extrapolation.of("data"), Extrapolation.of("noise", "midpoint")
         state = 0
         for i in range(1, len(times)):
-            old = table._node(state, i - 1)
-            new = table._append(i, *table._step(state, i - 1, i, [old]))
-            if math.isfinite(table.lam[i - 1]) and math.isfinite(table.lam[i]):
-                new = table._append(i, *slopes._step(state, i - 1, i, [old, table._node(new, i)]))
+            old = table.node(state, i - 1)
+            new = table.step(euler, state, i - 1, i, [old])
+            if math.isfinite(table.half_log_snr[i - 1]) and math.isfinite(table.half_log_snr[i]):
+                new = table.step(mean, state, i - 1, i, [old, table.node(new, i)])
             state = new
-        return Program(self.name, process, tuple(table.node_times), tuple(table.rows))
+        return table.program(self.name)

@@ -87,6 +87,10 @@ class Linearisation:
         """The law's own spectrum: what it explains is free."""
         return cls(law.covariance.spectrum.to("cpu"), power, law)
 
+    def order(self, nodes: int) -> int:
+        """The order of convergence that steps through so many nodes have."""
+        return nodes
+
     def scale(self, alpha: float, sigma: float) -> Tensor:
         """`s = sqrt(alpha^2 l + sigma^2)` per mode; `alpha` where `l` is infinite, as only ratios matter."""
         finite = torch.sqrt(alpha**2 * self._finite + sigma**2)
@@ -135,7 +139,7 @@ class Linearisation:
         # (k / S)^(2q) / S of every mode at every quadrature point
         size = torch.where(torch.isinf(self.variance), 1.0, torch.sqrt(self._finite + k**2))
         kernel = step[:, None] * (k / size) ** (2 * self.power) / size
-        out = torch.stack([(kernel * basis[:, None]).sum(0) for basis in _lagrange(lam, nodes)])
+        out = torch.stack([(kernel * basis[:, None]).sum(0) for basis in lagrange(lam, nodes)])
         own = torch.exp(-torch.tensor(nodes, dtype=torch.float64))[:, None]
         # S_n / k_n -> 1 as k_n -> inf
         own_size = torch.where(torch.isinf(self.variance), 1 / own, torch.sqrt(self._finite / own**2 + 1))
@@ -157,8 +161,8 @@ class Linearisation:
         return (edges[:-1, None] + width * unit).reshape(-1), (width * weight).reshape(-1)
 
 
-def _lagrange(lam: Tensor, nodes: Sequence[float]) -> list[Tensor]:
-    """The Lagrange polynomials of the nodes at the points `lam`."""
+def lagrange(lam: Tensor, nodes: Sequence[float]) -> list[Tensor]:
+    """The Lagrange polynomials of the nodes at the points `lam`, one tensor a node."""
     out = []
     for n, own in enumerate(nodes):
         basis = torch.ones_like(lam)

@@ -13,50 +13,11 @@ order is what shows. Lowered orders at the end cap it at 2 as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from sfumato.errors import ArgumentError
-from sfumato.noise import ScalarProcess
-from sfumato.sample.exponential import Exponential, _Node, _Table
+from sfumato.sample.exponential import Exponential, Final
 from sfumato.sample.extrapolation import Extrapolation, Prediction
-from sfumato.sample.program import Program
-from sfumato.sample.schedules import custom
-
-Final = Literal["full", "lower"]
-"""Whether the last steps keep their order, or fall to 2 and 1: steadier where few steps end at zero noise."""
-
-
-@dataclass(frozen=True)
-class Multistep(Exponential):
-    """`Exponential` with a policy for the last steps.
-
-    Arguments:
-        final: with "lower", no step's order exceeds the number of steps left.
-    """
-
-    final: Final = "full"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.final not in get_args(Final):
-            raise ArgumentError("final", repr(self.final), f"one of {', '.join(get_args(Final))}")
-
-    @property
-    def order(self) -> int:
-        halved = isinstance(self.linearisation, Extrapolation) and self.linearisation.halved and self.steps > 2
-        return min(super().order, 2) if halved or self.final == "lower" else super().order
-
-    def compile(self, process: ScalarProcess, times: Sequence[float]) -> Program:
-        table = _FallingTable if self.final == "lower" else _Table
-        return table(self, process, custom(times)).program()
-
-
-class _FallingTable(_Table):
-    def _usable(self, history: list[_Node], order: int, i: int) -> list[_Node]:
-        left = len(self.times) - i
-        return super()._usable(history, min(order, left + (order > self.solver.steps)), i)
 
 
 def ddim() -> Exponential:
@@ -71,7 +32,7 @@ def dpm_solver(
     *,
     published: bool = False,
     final: Final = "full",
-) -> Multistep:
+) -> Exponential:
     """DPM-Solver++ ("data") or DPM-Solver ("noise"), multistep.
 
     Arguments:
@@ -92,12 +53,12 @@ def dpm_solver(
     rule: Literal["midpoint", "exact"] = "midpoint" if form == "midpoint" else "exact"
     label = f"dpm-solver{'++' if prediction == 'data' else ''}-{order}m"
     label += ("-taylor" if form == "taylor" and order > 1 else "") + ("-published" if published else "")
-    return Multistep(Extrapolation.of(prediction, rule, published), order, label=label, final=final)
+    return Exponential(Extrapolation.of(prediction, rule, published), order, label=label, final=final)
 
 
-def deis(order: int = 2, final: Final = "full") -> Multistep:
+def deis(order: int = 2, final: Final = "full") -> Exponential:
     """DEIS over log k: noise prediction with exact integrals."""
-    return Multistep(Extrapolation.of("noise"), order, label=f"deis-{order}", final=final)
+    return Exponential(Extrapolation.of("noise"), order, label=f"deis-{order}", final=final)
 
 
 def unipc(
@@ -106,7 +67,7 @@ def unipc(
     prediction: Prediction = "data",
     *,
     final: Final = "lower",
-) -> Multistep:
+) -> Exponential:
     """UniPC: a predictor of `order` answers, and a corrector with one more that reuses the answer at the predicted point.
 
     Its two-answer steps take `rho = 1/2`, which is where `variant`, the choice of `B(h)`, makes a difference; with more answers the moment
@@ -122,4 +83,4 @@ def unipc(
         raise ArgumentError("variant", repr(variant), "one of bh1, bh2")
     split = Extrapolation.of(prediction, "slope" if variant == "bh1" else "midpoint")
     label = f"unipc-{order}-{variant}{'' if prediction == 'data' else '-noise'}"
-    return Multistep(split, order, corrector=True, label=label, final=final)
+    return Exponential(split, order, corrector=True, label=label, final=final)

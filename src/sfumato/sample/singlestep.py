@@ -21,11 +21,11 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.noise import ScalarProcess
-from sfumato.sample.exponential import Exponential, _Table
 from sfumato.sample.extrapolation import Extrapolation, Prediction
 from sfumato.sample.program import Program
 from sfumato.sample.schedules import custom
 from sfumato.sample.solver import Solver
+from sfumato.sample.stepping import StepTable
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ class Singlestep(Solver):
         times, ends = self._with_inner(process, custom(times))
         midpoint = self.stages == 2 and self.form == "midpoint"
         split = Extrapolation.of(self.prediction, "midpoint" if midpoint else "exact")
-        table = _Table(Exponential(split, self.stages), process, times)
+        table = StepTable(process, times)
         state = 0
         for b, end in pairwise(ends):
-            nodes = [table._node(state, b)]
+            nodes = [table.node(state, b)]
             for i in range(b + 1, end + 1):
                 used = nodes[:1] + nodes[-1:] if i == end and len(nodes) == 3 and self.form == "midpoint" else nodes
-                new = table._append(i, *table._step(state, b, i, used))
-                nodes.append(table._node(new, i))
+                new = table.step(split, state, b, i, used)
+                nodes.append(table.node(new, i))
             state = new
-        return Program(self.name, process, tuple(table.node_times), tuple(table.rows))
+        return table.program(self.name)
 
     def _with_inner(self, process: ScalarProcess, times: tuple[float, ...]) -> tuple[tuple[float, ...], list[int]]:
         """The times with the inner nodes, and where in them the steps end."""
