@@ -46,12 +46,14 @@ def _writable(folder: Path) -> None:
         raise OutputError(f"--out: expected a folder that can be written, got {folder} ({e.strerror}).") from e
 
 
-def _train(data: Dataset, out: Path, seed: int, steps: int | None) -> Preconditioned:
+def _train(data: Dataset, out: Path, seed: int, steps: int | None, conditional: bool = False) -> Preconditioned:
     from sfumato.learn import default_denoiser, default_loss, default_settings, fit
 
     from .console import Console
 
-    denoiser = default_denoiser(data, seed=seed)
+    if conditional and data.classes is None:
+        raise ArgumentError("--conditional", "data without classes", "labelled data, e.g. a folder with one sub-folder a class")
+    denoiser = default_denoiser(data, conditional=conditional, seed=seed)
     settings = default_settings(data, seed=seed, steps=steps)
     with Console() as console:
         console.begin(f"training on {data.name}", settings.steps)
@@ -177,6 +179,7 @@ def train(
     data: Annotated[str, typer.Argument(help="bundled set, folder of images, or array file (.npy, .npz, .safetensors)")],
     out: Out = Path("model"),
     steps: Annotated[int | None, typer.Option(help="training steps; default: enough for small data")] = None,
+    conditional: Annotated[bool, typer.Option("--conditional", help="learn the data's classes, to be drawn with `sample --label`")] = False,
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
@@ -185,7 +188,7 @@ def train(
 
     dataset = load(data)
     _writable(out)
-    _train(dataset, out, seed, steps)
+    _train(dataset, out, seed, steps, conditional)
     typer.echo(f"wrote {out}")
 
 

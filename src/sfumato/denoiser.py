@@ -121,7 +121,8 @@ class Denoiser(ABC):
         """The same belief, asked in the coordinates of another scalar process.
 
         Two scalar processes see the same noisy data up to scale when their ratios `k` agree:
-        `D'(x, t) = D(x alpha_u / alpha'_t, u)` with `k_u = k'_t`.
+        `D'(x, t) = D(x alpha_u / alpha'_t, u)` with `k_u = k'_t`. Above the noisiest level of its own process, where the belief was never
+        defined, it is asked at that level, with the noise scaled to it.
         """
         return self if process == self.process else _Under(self, process)
 

@@ -7,6 +7,7 @@ the number of processes, the point of resumption or the state's dtype (draws are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +43,7 @@ class Noise:
         if j < 0:
             raise ArgumentError("j", j, "a draw number of at least 0")
         out = np.empty((len(self.keys), *self.event))
-        for row, (seed, index) in zip(out, self.keys, strict=True):
+        for row, (seed, index) in zip(out.reshape(len(self.keys), math.prod(self.event)), self.keys, strict=True):
             bits = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=[0, 0, j, 0])
             np.random.Generator(bits).standard_normal(out=row)
         return torch.from_numpy(out).to(device=self.device, dtype=self.dtype)

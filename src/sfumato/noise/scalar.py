@@ -11,6 +11,7 @@ Everything is computed in float64 and without differences of near-equal numbers,
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -109,9 +110,12 @@ class ScalarProcess(Process):
         if bool((s > t).any()):
             raise ArgumentError("s, t", (s, t), "s <= t", "The transition runs from clean to noisy.")
         same = s == t
-        gap = torch.where(same, 0.0, self.half_log_snr(t) - self.half_log_snr(s))
+        # where no signal is left at t, x_t is fresh noise, whatever was left at s
+        gone = self.alpha(t) == 0
+        gap = torch.where(gone, -math.inf, self.half_log_snr(t) - self.half_log_snr(s))
         variance = torch.where(same, 0.0, -(self.sigma(t) ** 2) * torch.expm1(2 * gap))
-        return Affine(torch.where(same, 1.0, self.alpha(t) / self.alpha(s)), torch.zeros_like(variance), variance)
+        phi = torch.where(gone, 0.0, self.alpha(t) / self.alpha(s))
+        return Affine(torch.where(same, 1.0, phi), torch.zeros_like(variance), variance)
 
     def to_dict(self) -> dict[str, Any]:
         """`{"kind": ..., **parameters}`."""

@@ -55,7 +55,7 @@ def fit_program(
         name: the program's name.
 
     Raises:
-        ArgumentError: nodes that do not rise inside the trajectory, or a ridge below 0.
+        ArgumentError: nodes that do not rise inside the trajectory, a ridge below 0, or a denoiser whose answers are not finite.
     """
     last = len(trajectory.times) - 1
     places = list(nodes)
@@ -102,6 +102,8 @@ class _Fit:
         for place, target in zip(places, [*places[1:], len(self.lam) - 1], strict=True):
             row = len(rows) - 1
             answer = self.denoise(self._write(state, self.alpha[place]).reshape(shape), self.trajectory.times[place])
+            if not bool(torch.isfinite(answer).all()):
+                raise ArgumentError("denoise", f"NaN or infinities at t = {self.trajectory.times[place]:.4g}", "finite answers")
             gain = self.split.gain(self.alpha[place], self.sigma[place])
             residual = self._combine([(torch.ones_like(gain), self._read(answer, 1.0)), (-gain, state)])
             residuals = [*residuals, (row, place, residual)][-(self.history or len(rows)) :]

@@ -79,7 +79,7 @@ class Linearisation:
 
     @classmethod
     def isotropic(cls, variance: float, power: float = 0.5) -> Linearisation:
-        """A law of the same variance in every direction."""
+        """A law of mean 0 and the same variance in every direction: it needs no statistics, and knows no mean."""
         return cls(torch.tensor([variance], dtype=torch.float64), power)
 
     @classmethod

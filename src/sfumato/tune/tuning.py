@@ -24,6 +24,7 @@ from sfumato.data import Dataset
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.explain import ScoreProbe, score_probe
+from sfumato.integrations import PEERS
 from sfumato.metrics import endpoint_error
 from sfumato.sample import Denoise, Program, Sampler, Trajectory, reference, reference_times
 from sfumato.seeds import noise
@@ -202,7 +203,7 @@ class _Job:
                 programs = classic_programs(self.denoiser, worlds.gaussian, n, teleport.ratio)
                 candidates += [measure_program(c, "classic", denoise, truth) for c in programs]
                 p.advance()
-        with self.progress.task("diffusers' schedulers on the same noise", len(budgets) * 13) as p:
+        with self.progress.task("diffusers' schedulers on the same noise", len(budgets) * len(PEERS)) as p:
             peers, samplers = measure_peers(self.denoiser, truth, budgets, p.advance)
         return candidates + peers, samplers, chosen
 
