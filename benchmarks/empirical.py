@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import statistics
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,6 @@ def measure(quick: bool = False) -> Figure:
 
 
 def _with(name: str, points: Tensor, batch: int, rounds: int) -> tuple[list[Row], dict[str, Any]]:
-    ctypes.CDLL(None).malloc_trim(0)
     before = _resident()
     denoiser = Empirical(points).denoiser(EDM())
     held = _resident() - before
@@ -136,26 +133,21 @@ def distance(x: Tensor, truth: Tensor) -> float:
     return float(((x.double() - truth).norm(dim=1) / truth.norm(dim=1)).max())
 
 
+def _memory(kind: str) -> int:
+    """Bytes of this process in memory: now (`VmRSS`), or the most since the mark was last reset (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(kind))
+
+
 def _resident() -> int:
-    """Bytes of this process in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    # what earlier work freed may still be resident, and would be used again unseen
+    ctypes.CDLL(None).malloc_trim(0)
+    return _memory("VmRSS")
 
 
 def _peak(task: Callable[[], Any]) -> int:
-    """The most memory that a task takes beyond what was resident before it, sampled every millisecond."""
-    # what earlier calls freed may still be resident, and would be used again unseen
-    ctypes.CDLL(None).malloc_trim(0)
-    before, peak, done = _resident(), [0], threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            peak[0] = max(peak[0], _resident() - before)
-            time.sleep(1e-3)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    """The most memory that a task takes beyond what was resident before it; Linux keeps count."""
+    before = _resident()
+    Path("/proc/self/clear_refs").write_text("5")
     task()
-    done.set()
-    watcher.join()
-    return peak[0]
+    return _memory("VmHWM") - before
