@@ -19,7 +19,7 @@ def test_average_is_the_recursion_with_its_warm_start():
         with torch.no_grad():
             for p in layer.parameters():
                 p.copy_(torch.randn(p.shape, generator=generator, dtype=p.dtype))
-        average.update(layer, i)
+        average.update(list(layer.parameters()), i)
         d = min(0.6, (1 + i) / (10 + i))
         expected = {name: d * expected[name] + (1 - d) * p.detach() for name, p in layer.named_parameters()}
     for name, value in expected.items():

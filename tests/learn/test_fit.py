@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from sfumato.data import Dataset
 from sfumato.denoise import GaussianScalings, Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError, CheckpointError, DataError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.learn import DenoisingLoss, EDMWeight, FitSettings, LogNormalRatio, fit, load_model
+from sfumato.learn import DenoisingLoss, EDMWeight, FitSettings, LogNormalRatio, default_loss, fit, load_model
 from sfumato.learn.run import STATE
 from sfumato.learn.stream import Stream
 from sfumato.noise import EDM, VariancePreserving
@@ -68,6 +70,24 @@ def test_resumed_after_an_error_it_ends_bit_identical(tmp_path, uninterrupted, s
     assert equal(weights(model), uninterrupted[0])
     assert torch.equal(result.losses, uninterrupted[1])
     assert equal(weights(load_model(tmp_path)), uninterrupted[0])
+
+
+@pytest.mark.parametrize("clip", [1e-3, 0.5, math.inf])
+def test_its_steps_are_those_of_a_plain_loop_with_adam_and_clipping(clip):
+    """Against torch's own pieces, unfused: the clipped gradient is what the optimiser sees, and an infinite bound clips nothing."""
+    settings, loss, own, twin = replace(SETTINGS, steps=6, clip=clip, ema_decay=0.0), default_loss(data()), denoiser(), denoiser()
+    fit(own, data(), settings, loss)
+    stream = Stream(data(), None, loss, twin.process, settings.batch_size, settings.seed, torch.device("cpu"))
+    adam, norms = torch.optim.Adam(twin.parameters(), fused=False), []
+    for step in range(settings.steps):
+        adam.param_groups[0]["lr"] = settings.rate(step)
+        adam.zero_grad()
+        loss(twin, twin.process, stream[step]).mean().backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(twin.parameters(), clip)))
+        adam.step()
+    assert min(norms) > 1e-3
+    for name, value in weights(own).items():
+        torch.testing.assert_close(value, weights(twin)[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, uninterrupted):

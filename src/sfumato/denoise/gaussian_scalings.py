@@ -10,16 +10,36 @@ Source: Wang & Vastola 2023 (arXiv 2311.10892) for the best linear denoiser; the
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.denoise.scalings import Scalings, Spectral
+from sfumato.denoise.scalings import Scalings, Term
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.exact.basis import Basis, CosineBasis, IdentityBasis, MatrixBasis
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """What is asked for at every step, in one dtype on one device."""
+
+    mean: Tensor
+    basis: Basis
+    spectrum: Tensor
+
+    @classmethod
+    def of(cls, law: Gaussian) -> _Cast:
+        return cls(law.mean.reshape(law.event_shape), law.covariance.basis, law.covariance.spectrum)
+
+
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """Mixed precision is for the network: the known part keeps its digits. (Entering `autocast` costs as much as the product inside.)"""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 class GaussianScalings(Scalings):
@@ -47,23 +67,30 @@ class GaussianScalings(Scalings):
             basis = MatrixBasis(covariance.basis.matrix.contiguous(), check=False)
             covariance = SpectralCovariance(basis, covariance.eigenvalues, covariance.rest)
         self.law = Gaussian(law.mean, covariance, law.event_shape)
-        self._cast = self.law
+        self._cast = _Cast.of(self.law)
 
-    def _like(self, x: Tensor) -> Gaussian:
+    def _like(self, x: Tensor) -> _Cast:
         """The law in `x`'s dtype on its device, kept from one call to the next; always cast from the original."""
-        if self._cast.covariance.dtype != x.dtype or self._cast.covariance.device != x.device:
-            self._cast = self.law.to(x.dtype, x.device)
-        if tuple(x.shape[1:]) != self.law.event_shape:
-            raise ShapeError("x", tuple(x.shape), f"a batch of events of shape {self.law.event_shape}")
+        if self._cast.basis.dtype != x.dtype or self._cast.basis.device != x.device:
+            self._cast = _Cast.of(self.law.to(x.dtype, x.device))
         return self._cast
 
     def mean_like(self, x: Float[Tensor, "batch *event"]) -> Tensor:
-        return self._like(x).mean.reshape(x.shape[1:])
+        if x.shape[1:] != self.law.event_shape:
+            raise ShapeError("x", tuple(x.shape), f"a batch of events of shape {self.law.event_shape}")
+        return self._like(x).mean
 
-    def apply(self, f: Spectral, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        # mixed precision is for the network: the known part keeps its digits
-        with torch.autocast(x.device.type, enabled=False):
-            return self._like(x).covariance.apply(f, x.flatten(1)).reshape(x.shape)
+    def spectrum_like(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " modes"]:
+        return self._like(x).spectrum
+
+    def project(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch rank"]:
+        with _full_precision(x.device.type):
+            return self._like(x).basis.project(x.flatten(1))
+
+    def combine(self, *terms: Term) -> Float[Tensor, "batch *event"]:
+        x = terms[0][1]
+        with _full_precision(x.device.type):
+            return self._like(x).basis.combine(*[(gains, y.flatten(1), c) for gains, y, c in terms]).view(x.shape)
 
     def to_config(self) -> dict[str, Any]:
         basis = self.law.covariance.basis

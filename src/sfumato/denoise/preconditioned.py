@@ -25,9 +25,9 @@ LOG_RATIO_BOUND = 10.0
 """`c_noise` is `log(sigma/alpha)/4` with the logarithm held within this bound: what a network is told at the ends, where it diverges."""
 
 
-def noise_label(process: ScalarProcess, t: Time) -> Tensor:
-    """`c_noise = clamp(log(sigma_t / alpha_t), -10, 10) / 4`, float64, shaped as `t`."""
-    return (-process.half_log_snr(t)).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND) / 4
+def noise_label(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """`c_noise = clamp(log(sigma / alpha), -10, 10) / 4`, one of them may be 0."""
+    return torch.log(sigma / alpha).clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND) / 4
 
 
 class Preconditioned(nn.Module, Denoiser):
@@ -65,18 +65,19 @@ class Preconditioned(nn.Module, Denoiser):
     def denoise(self, x: Tensor, t: Time, condition: Tensor | None = None) -> Tensor:
         if self.event_shape is not None and tuple(x.shape[1:]) != self.event_shape:
             raise ShapeError("x", tuple(x.shape), f"a batch of events of shape {self.event_shape}")
-        alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+        alpha, sigma = (c.to(x.device) for c in self.process.levels(t))
+        label = noise_label(alpha, sigma).to(x.dtype).expand(x.shape[0])
         mean = self.scalings.mean_like(x)
-        centred = x - over_events(alpha, x) * mean
-        label = noise_label(self.process, t).to(device=x.device, dtype=x.dtype).expand(x.shape[0])
-        # columns, against rows of eigenvalues: () or (batch, 1) against (modes,)
-        a, s = (c.to(x.device) if c.ndim == 0 else c.to(x.device)[:, None] for c in (alpha, sigma))
-
-        def total(eigenvalues: Tensor) -> Tensor:
-            return a**2 * eigenvalues + s**2
-
-        said = self.network(self.scalings.apply(lambda e: total(e).rsqrt(), centred), label, condition)
+        # a gain per example and mode serves once and has no differences in it: it need not be finer than what it multiplies;
+        # columns, against rows of variances: () or (batch, 1) against (modes,)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        a, s, variances = (c.to(precise) for c in (alpha[..., None], sigma[..., None], self.scalings.spectrum_like(x)))
+        centred = x - over_events(a.squeeze(-1), x) * mean
+        c_in = (a * a * variances + s * s).rsqrt()
+        modes = self.scalings.project(centred)
+        said = self.network(self.scalings.combine((c_in, centred, modes)), label, condition)
         if said.shape != x.shape:
             raise ShapeError("network", tuple(said.shape), f"an answer of the shape of its input, {tuple(x.shape)}")
-        known = self.scalings.apply(lambda e: a * e / total(e), centred)
-        return mean + known + self.scalings.apply(lambda e: s * torch.sqrt(e / total(e)), said.to(x.dtype))
+        said = said.to(x.dtype)
+        c_skip, c_out = a * variances * (c_in * c_in), s * variances.sqrt() * c_in
+        return mean + self.scalings.combine((c_skip, centred, modes), (c_out, said, self.scalings.project(said)))

@@ -2,9 +2,9 @@ r"""What a preconditioner knows of the data before any training: their mean and 
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 
 from sfumato.errors import ArgumentError
 
-Spectral = Callable[[Tensor], Tensor]
-"""A function of eigenvalues `(modes,)`, float64, on the events' device: a coefficient per mode, `(modes,)` or `(batch, modes)`."""
+Term = tuple[Tensor, Tensor, Tensor]
+"""Gains `(modes,)` or `(batch, modes)`, events `x`, and `project(x)`: stands for the operator with these gains, applied to `x`."""
 
 
 class Scalings(ABC):
-    """A mean `mu` and a covariance `Sigma` with positive eigenvalues, whose functions can be applied to events.
+    """A mean `mu` and a covariance `Sigma` with positive eigenvalues, whose eigenvectors events can be written in.
 
     Immutable; it follows the dtype and device of what it is applied to.
     """
@@ -30,8 +30,16 @@ class Scalings(ABC):
         """The mean, in `x`'s dtype and on its device; it broadcasts against `x`."""
 
     @abstractmethod
-    def apply(self, f: Spectral, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        """`f(Sigma) x`."""
+    def spectrum_like(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " modes"]:
+        """The eigenvalues of `Sigma`, float64, on `x`'s device."""
+
+    @abstractmethod
+    def project(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch rank"]:
+        """The coefficients of `x` along the eigenvectors that are kept."""
+
+    @abstractmethod
+    def combine(self, *terms: Term) -> Float[Tensor, "batch *event"]:
+        """The sum of the terms."""
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
@@ -65,9 +73,14 @@ class Isotropic(Scalings):
     def mean_like(self, x: Float[Tensor, "batch *event"]) -> Tensor:
         return torch.full((), self.mean, dtype=x.dtype, device=x.device)
 
-    def apply(self, f: Spectral, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
-        coefficient = f(torch.full((1,), self.sigma_data**2, dtype=torch.float64, device=x.device)).to(x.dtype)
-        return coefficient.reshape(-1, *[1] * (x.ndim - 1)) * x
+    def spectrum_like(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, " modes"]:
+        return torch.full((1,), self.sigma_data**2, dtype=torch.float64, device=x.device)
+
+    def project(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch rank"]:
+        return x.flatten(1)[:, :0]
+
+    def combine(self, *terms: Term) -> Float[Tensor, "batch *event"]:
+        return functools.reduce(torch.add, (gains.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1)) * x for gains, x, _ in terms))
 
     def to_config(self) -> dict[str, Any]:
         return {"kind": self.kind, "sigma_data": self.sigma_data, "mean": self.mean}

@@ -10,9 +10,10 @@ so that every such operator costs two thin products (explicit matrix), two fast 
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -53,13 +54,18 @@ class Basis(ABC):
 
     def scale(self, gains: Float[Tensor, "*batch modes"], x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """The operator with spectrum `gains`, one for all or one per sample `(batch, modes)`, applied to `x`."""
+        return self.combine((gains, x, self.project(x)))
+
+    def combine(self, *terms: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "batch dim"]:
+        """The sum of `scale(gains, x)` over terms `(gains, x, U^T x)`, which costs one lift however many they are."""
         if self.rank == self.dim:
-            return self.lift(self.project(x) * gains.to(x.dtype))
-        rest = gains[..., self.rank :]
+            return self.lift(_sum(gains.to(x.dtype) * c for gains, x, c in terms))
+        outside = _sum(x * gains[..., self.rank :].to(x.dtype) for gains, x, _ in terms)
         if self.rank == 0:
-            return x * rest.to(x.dtype)
+            return outside
         # the difference is taken before the cast, in the gains' own precision
-        return x * rest.to(x.dtype) + self.lift(self.project(x) * (gains[..., : self.rank] - rest).to(x.dtype))
+        inside = _sum((gains[..., : self.rank] - gains[..., self.rank :]).to(x.dtype) * c for gains, x, c in terms)
+        return outside + self.lift(inside)
 
     def total(self, values: Float[Tensor, "*batch modes"]) -> Float[Tensor, "*batch"]:
         """The trace of the operator with spectrum `values`: the complement's value counts `codim` times."""
@@ -79,6 +85,10 @@ class Basis(ABC):
         if x.ndim != 2 or x.shape[1] != self.dim:
             raise ShapeError("x", tuple(x.shape), f"flat vectors (batch, {self.dim})")
         return x.to(self.dtype)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, terms)
 
 
 class MatrixBasis(Basis):

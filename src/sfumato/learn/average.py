@@ -2,11 +2,11 @@ r"""The exponential moving average of a network's weights: what sampling uses.""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sfumato.errors import ArgumentError
 
@@ -28,10 +28,10 @@ class Average:
         self.tensors = {name: p.detach().clone() for name, p in module.named_parameters()}
 
     @torch.no_grad()
-    def update(self, module: nn.Module, step: int) -> None:
-        """Take in the parameters after step number `step`."""
+    def update(self, parameters: Sequence[Tensor], step: int) -> None:
+        """Take in the module's parameters, in its order, after step number `step`."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.tensors.values()), list(module.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(self.tensors.values()), list(parameters), 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:

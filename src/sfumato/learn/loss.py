@@ -46,6 +46,12 @@ class Examples:
         condition = None if self.condition is None else self.condition[rows]
         return Examples(self.clean[rows], self.noisy[rows], self.t[rows], self.weight[rows], condition)
 
+    def split(self, parts: int) -> list[Examples]:
+        """The examples in so many equal runs, views of these."""
+        fields = (self.clean, self.noisy, self.t, self.weight)
+        conditions = [None] * parts if self.condition is None else self.condition.chunk(parts)
+        return [Examples(*run) for run in zip(*(field.chunk(parts) for field in fields), conditions, strict=True)]
+
 
 @dataclass(frozen=True)
 class DenoisingLoss:
@@ -97,5 +103,6 @@ class DenoisingLoss:
         """The weighted squared error of each example, its mean over the event."""
         error = denoise(examples.noisy, examples.t, examples.condition) - examples.clean
         # a view is affine in D, so the error of the view is the view's linear part of the error
-        error = from_data(error, self.view, torch.zeros_like(error), examples.t, process)
+        if self.view != "data":
+            error = from_data(error, self.view, torch.zeros_like(error), examples.t, process)
         return examples.weight.to(error) * error.square().flatten(1).mean(1)

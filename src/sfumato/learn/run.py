@@ -44,8 +44,8 @@ class Run:
         self.average = Average(denoiser, settings.ema_decay)
         self.losses: list[float] = []
         self._pending: list[Tensor] = []
-        share = settings.batch_size // accelerator.num_processes
-        self._share = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+        share, place = settings.batch_size // accelerator.num_processes, accelerator.process_index
+        self._share = slice(place * share, (place + 1) * share) if accelerator.num_processes > 1 else None
 
     @property
     def done(self) -> int:
@@ -57,12 +57,15 @@ class Run:
         number = self.done
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.rate(number)
-        loss = self.loss(self.model, self.denoiser.process, self.stream[number][self._share]).mean()
+        examples = self.stream[number] if self._share is None else self.stream[number][self._share]
+        loss = self.loss(self.model, self.denoiser.process, examples).mean()
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # clipping without a pass of its own: the fused optimiser divides by this as it reads the gradients
+        self.optimizer.grad_scale = (norm / self.settings.clip).clamp(min=1.0)  # type: ignore[attr-defined]
         self.optimizer.step()
-        self.average.update(self.denoiser, number)
+        self.average.update(self.parameters, number)
         self._pending.append(torch.stack([loss.detach(), norm.to(loss.dtype)]))
 
     def look(self) -> float:

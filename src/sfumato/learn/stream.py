@@ -55,21 +55,21 @@ class Stream:
         self.loss, self.process, self.batch_size, self.seed, self.device = loss, process, batch_size, seed, device
         self.steps = max(1, min(_STEPS, _CHUNK // (batch_size * math.prod(data.shape[1:]))))
         self._orders: dict[int, Tensor] = {}
-        self._chunk: tuple[int, Examples] | None = None
+        self._chunk: tuple[int, list[Examples]] | None = None
 
     def __getitem__(self, step: int) -> Examples:
         """The examples of step number `step`."""
         number, place = divmod(step, self.steps)
         if self._chunk is None or self._chunk[0] != number:
             self._chunk = (number, self._draw(number))
-        return self._chunk[1][place * self.batch_size : (place + 1) * self.batch_size]
+        return self._chunk[1][place]
 
-    def _draw(self, chunk: int) -> Examples:
+    def _draw(self, chunk: int) -> list[Examples]:
         size = self.steps * self.batch_size
         rows = self._rows(chunk * size, size).to(self.data.device)
         labels = None if self.labels is None else self.labels[rows].to(self.device)
         generator = torch.Generator().manual_seed(_key(self.seed, 1, chunk))
-        return self.loss.examples(self.process, self.data[rows].to(self.device), generator, labels, self.steps)
+        return self.loss.examples(self.process, self.data[rows].to(self.device), generator, labels, self.steps).split(self.steps)
 
     def _rows(self, first: int, count: int) -> Tensor:
         """The data's indices at places `first, ..., first + count - 1` of the endless sequence of epochs."""

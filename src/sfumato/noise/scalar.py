@@ -56,6 +56,10 @@ class ScalarProcess(Process):
     def diffusion_squared(self, t: Time) -> Tensor:
         """`g(t)^2`."""
 
+    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
+        """`(alpha_t, sigma_t)`; overridden where both come of one expression, for what asks at every training step."""
+        return self.alpha(t), self.sigma(t)
+
     def alpha_rate(self, t: Time) -> Tensor:
         """`d alpha / dt`; overridden where `F` diverges and the rate does not."""
         return self.drift(t) * self.alpha(t)
@@ -94,7 +98,8 @@ class ScalarProcess(Process):
         """
         if noise.shape != x0.shape:
             raise ShapeError("noise", tuple(noise.shape), f"the shape of x0, {tuple(x0.shape)}")
-        return over_events(self.alpha(t), x0) * x0 + over_events(self.sigma(t), x0) * noise
+        alpha, sigma = self.levels(t)
+        return over_events(alpha, x0) * x0 + over_events(sigma, x0) * noise
 
     def prior_sample(self, noise: Tensor) -> Tensor:
         """`prior_std * noise`."""

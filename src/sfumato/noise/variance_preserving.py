@@ -45,10 +45,14 @@ class VariancePreserving(ScalarProcess):
         return 2 * b / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * b))
 
     def alpha(self, t: Time) -> Tensor:
-        return torch.exp(-self._integral(as_time(t)) / 2)
+        return torch.exp(self._integral(as_time(t)) * -0.5)
 
     def sigma(self, t: Time) -> Tensor:
         return torch.sqrt(-torch.expm1(-self._integral(as_time(t))))
+
+    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
+        b = self._integral(as_time(t))
+        return torch.exp(b * -0.5), torch.sqrt(-torch.expm1(-b))
 
     def half_log_snr(self, t: Time) -> Tensor:
         return -0.5 * _log_expm1(self._integral(as_time(t)))
@@ -71,6 +75,8 @@ class SubVariancePreserving(VariancePreserving):
 
     def sigma(self, t: Time) -> Tensor:
         return -torch.expm1(-self._integral(as_time(t)))
+
+    levels = ScalarProcess.levels
 
     def half_log_snr(self, t: Time) -> Tensor:
         b = self._integral(as_time(t))
