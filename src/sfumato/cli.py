@@ -1,4 +1,4 @@
-"""The command line: `sfumato tune`, `sfumato sample`, `sfumato train`."""
+"""The command line: `sfumato tune`, `sfumato explain`, `sfumato sample`, `sfumato train`, `sfumato atlas`."""
 
 from __future__ import annotations
 
@@ -190,6 +190,54 @@ def train(
     _writable(out)
     _train(dataset, out, seed, steps, conditional)
     typer.echo(f"wrote {out}")
+
+
+atlas = typer.Typer(no_args_is_help=True, help="One executable row per paper: what it claims, and what we measure.")
+app.add_typer(atlas, name="atlas")
+
+
+@atlas.command("list")
+def atlas_list() -> None:
+    """Every row: its id, its slug, and whether its claim holds here."""
+    from sfumato.atlas import rows
+
+    from .console import show_rows
+
+    show_rows(rows())
+
+
+@atlas.command("show")
+def atlas_show(row: Annotated[str, typer.Argument(help="id or slug, e.g. T3")], debug: Debug = False) -> None:
+    """What a paper claims, and the code that measures it."""
+    from sfumato.atlas import find
+
+    from .console import show_row
+
+    show_row(find(row))
+
+
+@atlas.command("run")
+def atlas_run(
+    row: Annotated[list[str] | None, typer.Argument(help="ids or slugs")] = None,
+    every: Annotated[bool, typer.Option("--all", help="run every row")] = False,
+    file: Annotated[Path | None, typer.Option("--json", help="write the findings to a file")] = None,
+    debug: Debug = False,
+) -> int:
+    """Run rows; exit code 0 if every check passed and every control failed as it should."""
+    from sfumato.atlas import find, rows
+    from sfumato.learn.files import write_bytes
+
+    from .console import run_rows
+
+    if every == bool(row):
+        raise ArgumentError("ROW", row or None, "rows to run, or --all", "`sfumato atlas list` shows them.")
+    chosen = rows() if every else [find(name) for name in row or []]
+    if file is not None:
+        _writable(file.resolve().parent)
+    outcomes = run_rows(chosen)
+    if file is not None:
+        write_bytes(file, json.dumps([o.to_dict() for o in outcomes], indent=1).encode())
+    return 0 if all(o.good for o in outcomes) else 1
 
 
 _STOPPED = 130

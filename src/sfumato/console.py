@@ -7,9 +7,11 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sfumato.atlas.row import Check, Outcome, Row, run
 from sfumato.tune.result import TuneResult
 
 _WIDE = 140
@@ -70,6 +72,11 @@ class Console:
             self._progress.update(self._task, completed=task.total)
 
 
+def _console() -> RichConsole:
+    """A table is of use only whole: where there is no terminal, it is as wide as it needs."""
+    return RichConsole(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+
+
 def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
     """The main table: our program beside the best peer of every budget."""
     table = Table(title=f"error against the reference flow, {result.reference['samples']:.0f} starts no choice has seen")
@@ -87,11 +94,53 @@ def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
             str(ours.quality or ""),
             str(peer.quality or "") if peer else "",
         )
-    # a table is of use only whole: where there is no terminal, it is as wide as it needs
-    console = RichConsole(width=None if sys.stdout.isatty() else _WIDE)
+    console = _console()
     console.print(table)
     for name, value in result.floor.items():
-        console.print(f"distance to held-out data of {name}: {value}", highlight=False)
+        console.print(f"distance to held-out data of {name}: {value}")
+    console.print(f"recipe: {recipe}\nreport: {report}\nsamples: sfumato sample {recipe.parent} -n 64 --seed 0 --out grid.png")
+
+
+def show_rows(rows: list[Row]) -> None:
+    """The atlas as a table."""
+    table = Table()
+    for name in ("id", "slug", "paper", "reproduced"):
+        table.add_column(name, no_wrap=name != "paper")
+    for row in rows:
+        table.add_row(row.id, row.slug, f"{row.title} ({row.authors}, {row.year})", row.reproduced)
+    _console().print(table)
+
+
+def show_row(row: Row) -> None:
+    """A row's identity, its claim, and the code of its checks."""
+    import inspect
+
+    from rich.syntax import Syntax
+
+    console = _console()
     console.print(
-        f"recipe: {recipe}\nreport: {report}\nsamples: sfumato sample {recipe.parent} -n 64 --seed 0 --out grid.png", highlight=False
+        f"[bold]{row.id}  {row.title}[/bold]\n{row.authors}, {row.year}, arXiv {row.arxiv}\n\n{row.claim}\n\nreproduced: {row.reproduced}\n"
     )
+    for measure in row.checks:
+        console.print(Syntax(inspect.getsource(measure), "python"))
+
+
+def run_rows(rows: list[Row]) -> list[Outcome]:
+    """Run rows one after the other, saying what each check found as it finds it."""
+    console, outcomes = _console(), []
+    for row in rows:
+        console.print(f"[bold]{row.id} {row.slug}[/bold]")
+        outcomes.append(run(row, lambda check: console.print(_line(check), soft_wrap=True)))
+        good = sum(c.good for c in outcomes[-1].checks)
+        console.print(f"  {good} of {len(outcomes[-1].checks)} as they should be, {outcomes[-1].seconds:.1f} s")
+    return outcomes
+
+
+def _line(check: Check) -> str:
+    measured = f"{check.measured:.4g}" if isinstance(check.measured, int | float) else str(check.measured)
+    verdict = (
+        ("failed, as it should" if check.good else "PASSED, AND SHOULD NOT") if check.control else ("passed" if check.good else "FAILED")
+    )
+    colour = "green" if check.good else "red"
+    told = escape(f"{check.name}: {measured}, expected {check.expected}")
+    return f"  [{colour}]{'control' if check.control else 'check  '} {verdict}[/{colour}]  {told}"

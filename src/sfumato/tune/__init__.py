@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sfumato.tune.progress import Progress
+from sfumato.progress import Progress
 from sfumato.tune.recipe import Recipe
 from sfumato.tune.result import Candidate, Teleport, TuneResult
 from sfumato.tune.tuning import TuneSettings, tune

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sfumato.explain.page import inline
 from sfumato.tune.findings import RIVALS, compare, is_finite, landing, measured, rival, start_level
 from sfumato.tune.result import Candidate, TuneResult
 
@@ -37,25 +37,7 @@ def svg(draw: Draw, result: TuneResult, width: int, name: str, says: str) -> str
         text.set(parse_math=False, usetex=False, fontfamily="DejaVu Sans")
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return _inline(out.getvalue(), name, says)
-
-
-def _inline(text: str, name: str, says: str) -> str:
-    body = text[text.index("<svg") : text.rindex("</svg>")]
-    body = re.sub(r"<!--.*?-->|<style.*?</style>|<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
-    view = re.search(r'viewBox="[^"]*"', body)
-    body = body[body.index(">") + 1 :].replace("xlink:href", "href")
-    # ids are drawn at random and would clash between figures
-    used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
-    new = {old: f"{name}-{i}" for i, old in enumerate(used)}
-    body = re.sub(r'\s+id="([^"]*)"', lambda m: f' id="{new[m[1]]}"' if m[1] in new else "", body)
-    body = re.sub(r'(href="#|url\(#)([^")]+)', lambda m: m[1] + new[m[2]], body)
-    for ink, colour in _COLOURS.items():
-        body = body.replace(colour, f"var(--{ink})")
-    # a hundredth of a pixel is enough, but not for the glyphs' scale
-    body = re.sub(r"(?<!scale\()\b(\d+\.\d\d)\d+", r"\1", re.sub(r"\s*\n\s*", " ", body))
-    label = says.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return f'<svg {view[0] if view else ""} role="img" aria-label="{label}">{body}</svg>'
+    return inline(out.getvalue(), name, says, {colour: f"var(--{ink})" for ink, colour in _COLOURS.items()})
 
 
 def errors(result: TuneResult, width: int) -> Any:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.errors import ArgumentError
+from sfumato.explain.gallery import gallery
+from sfumato.explain.page import css
 from sfumato.learn.files import write_bytes
 from sfumato.metrics import Estimate
 from sfumato.tune import findings, plots
 from sfumato.tune.findings import Comparison, is_finite
-from sfumato.tune.gallery import gallery
 from sfumato.tune.result import Candidate, TuneResult
 
 LOADING = """\
@@ -42,6 +43,7 @@ def write_report(result: TuneResult, path: Path, recipe: dict[str, Any]) -> None
     if not result.chosen:
         raise ArgumentError("result.chosen", "no budgets", "at least one budget")
     page = _template().render(
+        css=css(),
         **_facts(result),
         recipe=json.dumps(_cut(recipe), indent=2, ensure_ascii=False, default=str),
         loading=LOADING.format(budget=recipe.get("default", min(result.chosen))),

@@ -24,17 +24,17 @@ from sfumato.data import Dataset
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.explain import ScoreProbe, score_probe
+from sfumato.explain.worlds import Worlds, fit_worlds
 from sfumato.integrations import PEERS
 from sfumato.metrics import endpoint_error
+from sfumato.progress import Progress, Silent, Timed
 from sfumato.sample import Denoise, Program, Sampler, Trajectory, reference, reference_times
 from sfumato.seeds import noise
 from sfumato.tune.measure import classic_programs, distance_to, measure_peers, measure_program
-from sfumato.tune.progress import Progress, Silent, Timed
 from sfumato.tune.recipe import Recipe
 from sfumato.tune.result import Candidate, Family, Teleport, TuneResult, best_of
 from sfumato.tune.search import RIDGES, Bench, Found, first_guesses, search
 from sfumato.tune.teleport import predict_teleport
-from sfumato.tune.worlds import Worlds, fit_worlds
 
 _SHOWN: tuple[Family, ...] = ("ours", "diffusers")
 _PROBES = 512

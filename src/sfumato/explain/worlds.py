@@ -1,4 +1,4 @@
-"""Step 1: closed forms of the data, fitted to a stream of it."""
+"""Closed forms of the data, fitted to a stream of it: what a model is compared with."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import re
 import torch
 from PIL import Image
 
-from sfumato.tune.gallery import gallery
+from sfumato.explain.gallery import gallery
 
 
 def test_pictures_are_the_samples_pixel_by_pixel():
