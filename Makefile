@@ -1,10 +1,10 @@
-# `make tune` runs the main job on a fresh machine; `make test` passes the tests; `make lint` is the rest of CI.
+# `make tune` runs the main job on a fresh machine; `make test` passes the tests; `make lint` and `make atlas` are the rest of CI.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: tune test lint bench clean
+.PHONY: tune explain test atlas lint bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,12 @@ $(VENV)/.lint: $(VENV)/.test
 
 tune: $(VENV)/.user
 	$(BIN)/sfumato tune
+
+explain: $(VENV)/.user
+	$(BIN)/sfumato explain
+
+atlas: $(VENV)/.test
+	$(BIN)/sfumato atlas run --all
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

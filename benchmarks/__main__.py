@@ -30,6 +30,7 @@ FIGURES = {
     "overhead": "6. Time per step with a free denoiser",
     "training": "7. Training against a bare PyTorch loop",
     "resume": "8. Training killed and taken up again",
+    "scale": "9. Statistics, Gaussian parts and the report of 50,000 images of 3x64x64",
 }
 RESULTS = Path(__file__).parent / "results"
 _MARKS = {True: "reached", False: "MISSED", None: ""}

@@ -75,6 +75,24 @@ def _model(folder: Path) -> tuple[Preconditioned, dict[str, Any]]:
     return load_model(folder), about_model(folder)
 
 
+def _subject(
+    model: Path | None, data: str | None, out: Path, seed: int, steps: int | None
+) -> tuple[Preconditioned, Dataset, str, dict[str, Any]]:
+    """The model to look at, trained first if none is given; its data; where it lies, seen from `out`; facts about it."""
+    from sfumato.data import load
+
+    if model is None:
+        dataset = load(data or "digits")
+        denoiser, place, about = _train(dataset, out / "model", seed, steps), "model", {"name": f"small denoiser trained on {dataset.name}"}
+    else:
+        denoiser, kept = _model(model)
+        spec = data or kept.get("data")
+        if spec is None:
+            raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
+        dataset, place, about = load(spec), str(model.resolve()), {"name": model.name}
+    return denoiser, dataset, place, {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
+
+
 @app.command()
 def tune(
     model: Annotated[Path | None, typer.Argument(help="folder of a trained model; trains one on the data if left out")] = None,
@@ -92,7 +110,6 @@ def tune(
     """From a model to the sampler that reaches its reference quality in the fewest evaluations: recipe.json, report.html, tune.json."""
     from dataclasses import replace
 
-    from sfumato.data import load
     from sfumato.learn.files import write_bytes
     from sfumato.tune import TuneSettings
     from sfumato.tune import tune as tune_denoiser
@@ -104,16 +121,7 @@ def tune(
     if quick:
         settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48, world_trials=10, network_trials=4)
     _writable(out)
-    if model is None:
-        dataset = load(data or "digits")
-        denoiser, place, about = _train(dataset, out / "model", seed, steps), "model", {"name": f"small denoiser trained on {dataset.name}"}
-    else:
-        denoiser, kept = _model(model)
-        spec = data or kept.get("data")
-        if spec is None:
-            raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
-        dataset, place, about = load(spec), str(model.resolve()), {"name": model.name}
-    facts = {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
+    denoiser, dataset, place, facts = _subject(model, data, out, seed, steps)
     with Console() as console:
         recipe, result = tune_denoiser(denoiser, dataset, settings, about=facts, progress=console)
     recipe = replace(recipe, model=place, classes=denoiser.classes)
@@ -121,6 +129,35 @@ def tune(
     write_bytes(out / "tune.json", json.dumps(result.to_dict(), indent=1).encode())
     write_report(result, out / "report.html", recipe.to_dict())
     show_result(result, path, out / "report.html")
+
+
+@app.command()
+def explain(
+    model: Annotated[Path | None, typer.Argument(help="folder of a trained model; trains one on the data if left out")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="bundled set, folder of images, or array file; default: the model's own, or digits")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="questions to ask, with commas between, e.g. gaussian,trajectory; default: all")] = None,
+    out: Out = Path("sfumato-out"),
+    seed: Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="training steps, if a model has to be trained")] = None,
+    debug: Debug = False,
+) -> None:
+    """What a model has learned, in plain words and pictures: explain.html, explain.json."""
+    from sfumato.explain.report import QUESTIONS
+    from sfumato.explain.report import explain as explain_denoiser
+
+    from .console import Console, show_panels
+
+    chosen = None if only is None else [name.strip() for name in only.split(",")]
+    for name in chosen or []:
+        if name not in QUESTIONS:
+            raise ArgumentError("--only", repr(name), f"questions among {', '.join(QUESTIONS)}")
+    _writable(out)
+    denoiser, dataset, _, about = _subject(model, data, out, seed, steps)
+    with Console() as console:
+        panels = explain_denoiser(denoiser, dataset, out, chosen, about=about, seed=seed, progress=console)
+    show_panels(panels, out / "explain.html")
 
 
 @app.command()

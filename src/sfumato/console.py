@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from sfumato.atlas.row import Check, Outcome, Row, run
+from sfumato.explain.report.panel import Panel
 from sfumato.tune.result import TuneResult
 
 _WIDE = 140
@@ -99,6 +101,14 @@ def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
     for name, value in result.floor.items():
         console.print(f"distance to held-out data of {name}: {value}")
     console.print(f"recipe: {recipe}\nreport: {report}\nsamples: sfumato sample {recipe.parent} -n 64 --seed 0 --out grid.png")
+
+
+def show_panels(panels: Sequence[Panel], report: Path) -> None:
+    """What each question found, a line each."""
+    console = _console()
+    for panel in panels:
+        console.print(f"[bold]{escape(panel.title)}[/bold] {escape(panel.advice or 'Not asked: ' + panel.missing)}")
+    console.print(f"report: {report}")
 
 
 def show_rows(rows: list[Row]) -> None:

@@ -23,9 +23,10 @@ import torch
 
 from sfumato.errors import ArgumentError, OutputError
 from sfumato.explain import ScoreProbe
+from sfumato.explain.page import svg
 from sfumato.metrics import Estimate
 from sfumato.tune.findings import compare, headline, landing, on_quality
-from sfumato.tune.plots import levels, svg
+from sfumato.tune.plots import levels
 from sfumato.tune.report import write_report
 from sfumato.tune.result import Candidate, Teleport, TuneResult
 
@@ -296,7 +297,7 @@ def test_figures_leave_the_users_plot_settings_alone_and_do_not_change_from_run_
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    first, second = (svg(levels, make_result((5,)), 350, "levels", "said") for _ in range(2))
+    first, second = (svg(levels(make_result((5,)), 350), "levels", "said") for _ in range(2))
     assert first == second
     assert dict(mpl.rcParams) == before
 

@@ -1,7 +1,94 @@
-"""Explaining: what a model's score is made of."""
+"""Explaining: what a model knows, where it comes from, and what follows for its owner."""
 
 from __future__ import annotations
 
-from sfumato.explain.score_probe import ScoreProbe, score_probe
+from sfumato.explain.commitment import Commitment, commitment
+from sfumato.explain.dynamics import Dynamics, reverse_times
+from sfumato.explain.emergence import ConditionalEmergence, Emergence, emergence, emergence_by_condition
+from sfumato.explain.generalization import GeneralizationReport, generalization_report
+from sfumato.explain.landscape import ModeTree, mean_shift, mode_tree
+from sfumato.explain.learning import LearningProbe, LearningReport, learning_of, learning_report
+from sfumato.explain.learning_comparison import LearningComparison, compare_learning
+from sfumato.explain.learning_curve import LearningCurve, learning_curve
+from sfumato.explain.learning_twins import gaussian_twin, untrained_twin, whitened_twin
+from sfumato.explain.linear_probe import LinearProbe, linear_loss, linear_probe
+from sfumato.explain.manifold import ManifoldDimension, ManifoldScan, manifold_dimension, manifold_scan, slerp
+from sfumato.explain.memorization import Memorization, memorization
+from sfumato.explain.mode_variance import ModeLearning, mode_learning, mode_variances
+from sfumato.explain.paths import MostLikelyPath, most_likely_path
+from sfumato.explain.proxy_map import ProxyMap, proxy_map
+from sfumato.explain.response import PerturbationResponse, perturbation_response
+from sfumato.explain.score_probe import ScoreProbe, gaussian_approximants, score_probe
+from sfumato.explain.section import Section
+from sfumato.explain.symmetry import SymmetryReport, noisy_states, symmetry_report
+from sfumato.explain.teleport import TeleportForecast, teleport_forecast
+from sfumato.explain.trajectory import TrajectoryReport, path_shape, rotation_remainder, trajectory_report
+from sfumato.explain.two_modes import TwoModes
+from sfumato.explain.variance import AverageDenoiser, EffectiveSDE, ensemble, naive
+from sfumato.explain.variation_sheet import VariationSheet, variation_sheet
 
-__all__ = ["ScoreProbe", "score_probe"]
+__all__ = [
+    "AverageDenoiser",
+    "Commitment",
+    "ConditionalEmergence",
+    "Dynamics",
+    "EffectiveSDE",
+    "Emergence",
+    "GeneralizationReport",
+    "LearningComparison",
+    "LearningCurve",
+    "LearningProbe",
+    "LearningReport",
+    "LinearProbe",
+    "ManifoldDimension",
+    "ManifoldScan",
+    "Memorization",
+    "ModeLearning",
+    "ModeTree",
+    "MostLikelyPath",
+    "PerturbationResponse",
+    "ProxyMap",
+    "ScoreProbe",
+    "Section",
+    "SymmetryReport",
+    "TeleportForecast",
+    "TrajectoryReport",
+    "TwoModes",
+    "VariationSheet",
+    "commitment",
+    "compare_learning",
+    "emergence",
+    "emergence_by_condition",
+    "ensemble",
+    "gaussian_approximants",
+    "gaussian_twin",
+    "generalization_report",
+    "learning_curve",
+    "learning_of",
+    "learning_report",
+    "linear_loss",
+    "linear_probe",
+    "manifold_dimension",
+    "manifold_scan",
+    "mean_shift",
+    "memorization",
+    "mode_learning",
+    "mode_tree",
+    "mode_variances",
+    "most_likely_path",
+    "naive",
+    "noisy_states",
+    "path_shape",
+    "perturbation_response",
+    "proxy_map",
+    "reverse_times",
+    "rotation_remainder",
+    "score_probe",
+    "slerp",
+    "symmetry_report",
+    "teleport_forecast",
+    "trajectory_report",
+    "untrained_twin",
+    "variation_sheet",
+    "whitened_twin",
+]

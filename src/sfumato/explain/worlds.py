@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from sfumato.data import Dataset
+from sfumato.data.dataset import Batches
 from sfumato.exact import Empirical, Gaussian, GaussianMixture, Law, SpectralCovariance, fit_gaussian, fit_mixture
 
 _FULL = 256
 """Up to this many dimensions every eigenvector is kept."""
-_RANK = 64
+_RANK, _MIXTURE_RANK = 256, 64
+_NUMBERS = 2**26
+"""Beyond so many numbers a mixture is fitted to an equally spaced part of the data: each of its passes costs as much as the Gaussian."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,12 @@ class Worlds:
 
 def fit_worlds(data: Dataset, components: int = 10, seed: int = 0) -> Worlds:
     """Fit the three laws to a data set's training part, in float32 states and float64 statistics."""
-    dim = data.train[0].numel()
-    rank = None if dim <= _FULL else _RANK
-    stream = data.batches(1024)
-    components = max(1, min(components, len(data.train) // 20))
+    dim, n = data.train[0].numel(), len(data.train)
+    full = dim <= _FULL
+    part = data.train[:: math.ceil(n * dim / _NUMBERS)]
+    components = max(1, min(components, len(part) // 20))
     return Worlds(
-        fit_gaussian(stream, rank).to(torch.float32),
-        fit_mixture(stream, components, rank, seed=seed).to(torch.float32),
+        fit_gaussian(data.batches(1024), None if full else min(_RANK, n - 1)).to(torch.float32),
+        fit_mixture(Batches(part, 1024), components, None if full else _MIXTURE_RANK, seed=seed).to(torch.float32),
         Empirical(data.train),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sfumato.learn.average import Average
+from sfumato.learn.callbacks import Recorder, log_steps
 from sfumato.learn.checkpoint import about_model, load_model, save_model
 from sfumato.learn.fit import FitResult, fit
 from sfumato.learn.loss import DenoisingLoss, Examples
@@ -20,6 +21,7 @@ __all__ = [
     "FitSettings",
     "LogNormalRatio",
     "MinSNRWeight",
+    "Recorder",
     "SNRWeight",
     "Times",
     "Uniform",
@@ -32,5 +34,6 @@ __all__ = [
     "default_settings",
     "fit",
     "load_model",
+    "log_steps",
     "save_model",
 ]

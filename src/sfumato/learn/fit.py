@@ -26,7 +26,8 @@ from sfumato.learn.settings import FitSettings
 from sfumato.learn.stream import Stream
 
 OnStep = Callable[[int, Preconditioned, Average], None]
-"""Called after every step with the number of steps made, the denoiser with its raw weights, and their average (`average.applied`)."""
+"""Called before the first step of a new run and after every step, with the number of steps made, the denoiser with its raw weights, and
+their average (`average.applied`); see `sfumato.learn.Recorder`."""
 
 Progress = Callable[[int, int, float], None]
 """Called now and then with the steps made, the steps in all, and the mean loss of the latest ones."""
@@ -136,6 +137,8 @@ class _Place:
 def _loop(run: Run, place: _Place | None, save_every: int, on_step: OnStep | None, progress: Progress | None) -> None:
     total = run.settings.steps
     with interruption() as stop:
+        if on_step is not None and run.done == 0:
+            on_step(0, run.denoiser, run.average)
         while run.done < total:
             run.step()
             done = run.done

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sfumato.denoise import View, from_data
+from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.learn.times import LogNormalRatio, Times
 from sfumato.learn.weights import EDMWeight, Weight
@@ -106,3 +107,29 @@ class DenoisingLoss:
         if self.view != "data":
             error = from_data(error, self.view, torch.zeros_like(error), examples.t, process)
         return examples.weight.to(error) * error.square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanLoss(DenoisingLoss):
+    """The same loss with the target's noise taken out: in place of `x_0` an exact denoiser's answer `E[x_0 | x_t]` is regressed on.
+
+    The minimiser is the same; what training on finitely many examples does to the variance of the result is not. For data without labels.
+
+    Arguments:
+        exact: whose answer is the target, e.g. `Empirical(train).denoiser(process)`.
+    """
+
+    exact: Denoiser = field(repr=False)
+
+    def examples(
+        self,
+        process: ScalarProcess,
+        clean: Float[Tensor, "n *event"],
+        generator: torch.Generator,
+        condition: Int[Tensor, "n"] | None = None,
+        groups: int = 1,
+    ) -> Examples:
+        """As for the denoising loss and from the same draws, with the exact answers for `clean`."""
+        drawn = super().examples(process, clean, generator, condition, groups)
+        answers = self.exact.under(process).denoise(drawn.noisy, drawn.t, condition)
+        return Examples(answers, drawn.noisy, drawn.t, drawn.weight, drawn.condition)

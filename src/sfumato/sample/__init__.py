@@ -17,7 +17,9 @@ from sfumato.sample.run import Denoise, Draws, Event, Plan, run
 from sfumato.sample.sampler import Sampler
 from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_time
 from sfumato.sample.singlestep import Singlestep
+from sfumato.sample.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
 from sfumato.sample.solver import Solver
+from sfumato.sample.teleport import Teleported, teleport
 
 __all__ = [
     "PRESETS",
@@ -28,6 +30,7 @@ __all__ = [
     "Event",
     "Exponential",
     "Heun",
+    "HybridSamples",
     "Linearisation",
     "Plan",
     "Program",
@@ -35,7 +38,9 @@ __all__ = [
     "Row",
     "Sampler",
     "Singlestep",
+    "SkipForecast",
     "Solver",
+    "Teleported",
     "Trajectory",
     "consistency",
     "custom",
@@ -43,12 +48,15 @@ __all__ = [
     "deis",
     "dpm_solver",
     "fit_program",
+    "forecast_skip",
+    "hybrid_sample",
     "karras",
     "measured_order",
     "reference",
     "reference_times",
     "response",
     "run",
+    "teleport",
     "uniform_log_snr",
     "uniform_time",
     "unipc",

@@ -6,38 +6,15 @@ here touches pyplot or rcParams. Every function takes the width in CSS pixels at
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sfumato.explain.page import inline
+from sfumato.explain.page import COLOURS, TEXT, round_numbers, ticks
 from sfumato.tune.findings import RIVALS, compare, is_finite, landing, measured, rival, start_level
 from sfumato.tune.result import Candidate, TuneResult
 
-_INKS = ("ink", "quiet", "faint", "ours", "peer", "peer-thin", "classic", "one", "two", "three", "four")
-_COLOURS = {name: f"#a0b0{i:02x}" for i, name in enumerate(_INKS)}
 _SERIES = {"isotropic": "one", "gaussian": "two", "mixture": "three", "empirical": "four"}
-_TEXT = 12
-Draw = Callable[[TuneResult, int], Any]
-
-
-def svg(draw: Draw, result: TuneResult, width: int, name: str, says: str) -> str:
-    """A figure as an `<svg>` element that stands alone in a page.
-
-    Arguments:
-        draw: one of the functions below.
-        width: CSS pixels.
-        name: prefix of the element's ids, unique in the page.
-        says: what a reader who cannot see it is told.
-    """
-    figure = draw(result, width)
-    for text in figure.findobj(lambda artist: hasattr(artist, "set_parse_math")):
-        # whatever a model or a scheduler is called, it is not a formula; and no setting of the user's own plots applies
-        text.set(parse_math=False, usetex=False, fontfamily="DejaVu Sans")
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return inline(out.getvalue(), name, says, {colour: f"var(--{ink})" for ink, colour in _COLOURS.items()})
 
 
 def errors(result: TuneResult, width: int) -> Any:
@@ -71,14 +48,14 @@ def explained(result: TuneResult, width: int) -> Any:
     ratios, low = result.diagnosis.ratios, 1.0
     for name, (mean, deviation) in result.diagnosis.explained.items():
         left = [1 - m if m < 1 else math.nan for m in mean]
-        colour = _COLOURS[_SERIES.get(name, "ink")]
+        colour = COLOURS[_SERIES.get(name, "ink")]
         low = min([low, *(v for v in left if v > 0)])
         axes.plot(ratios, left, color=colour, lw=1.8, label=name)
         lower = [max(v - s, 1e-12) for v, s in zip(left, deviation, strict=True)]
         upper = [v + s for v, s in zip(left, deviation, strict=True)]
         axes.fill_between(ratios, lower, upper, color=colour, alpha=0.16, lw=0)
     axes.set(xscale="log", yscale="log", ylim=(low / 2, 2.5), ylabel="share left unexplained")
-    _ticks(axes.yaxis, _round_numbers(low / 2, 2.5), lambda share: f"{100 * share:g} %")
+    ticks(axes.yaxis, round_numbers(low / 2, 2.5), lambda share: f"{100 * share:g} %")
     _levels_axis(axes, ratios)
     _mark_teleport(axes, result)
     _legend(figure, axes, columns=3 if width > 400 else 2)
@@ -90,12 +67,12 @@ def teleport(result: TuneResult, width: int) -> Any:
     figure, axes = _canvas(width, 0.72 if width > 400 else 0.95)
     found = result.teleport
     points = sorted((k, e) for k, e in zip(found.ratios, found.predicted, strict=True) if e > 0 and math.isfinite(e))
-    axes.plot(*zip(*points, strict=True) if points else ([], []), color=_COLOURS["ours"], lw=2, label="predicted error of the jump")
-    axes.axhline(found.tolerance, color=_COLOURS["ink"], lw=1, ls=(0, (1, 2)), label=f"tolerance {found.tolerance:.2g}")
+    axes.plot(*zip(*points, strict=True) if points else ([], []), color=COLOURS["ours"], lw=2, label="predicted error of the jump")
+    axes.axhline(found.tolerance, color=COLOURS["ink"], lw=1, ls=(0, (1, 2)), label=f"tolerance {found.tolerance:.2g}")
     values = [e for _, e in points] + [found.tolerance]
     low, high = min(values) / 2, max(values) * 2
     axes.set(xscale="log", yscale="log", ylim=(low, high), ylabel="error of the final sample")
-    _ticks(axes.yaxis, _round_numbers(low, high))
+    ticks(axes.yaxis, round_numbers(low, high))
     _levels_axis(axes, found.ratios)
     _mark_teleport(axes, result)
     _legend(figure, axes, columns=2 if width > 400 else 1)
@@ -110,9 +87,9 @@ def levels(result: TuneResult, width: int) -> Any:
     # a level of zero or of infinity has no place on a logarithmic axis: it stands at its edge, open
     bottom, top, start = min(finite) / 1.5, max(finite) * 1.5, start_level(result)
     for y, c in enumerate(rows):
-        colour = _COLOURS[{"ours": "ours", "diffusers": "peer", "classic": "classic"}[c.family]]
+        colour = COLOURS[{"ours": "ours", "diffusers": "peer", "classic": "classic"}[c.family]]
         at = [min(max(k, bottom), top) for k in c.ratios or []]
-        axes.axhline(y, color=_COLOURS["faint"], lw=1, zorder=0)
+        axes.axhline(y, color=COLOURS["faint"], lw=1, zorder=0)
         fill = [colour if bottom < k < top else "none" for k in at]
         axes.scatter(at, [y] * len(at), s=36, color=fill, edgecolors=colour, linewidths=1.3, zorder=3)
         jump = landing(c, start) if c.family == "ours" else None
@@ -120,7 +97,7 @@ def levels(result: TuneResult, width: int) -> Any:
             arrow = {"arrowstyle": "-|>", "color": colour, "lw": 2, "shrinkA": 0, "shrinkB": 5, "mutation_scale": 16}
             axes.annotate("", (jump, y), (min(start, top), y), arrowprops=arrow, zorder=2)
         label = f"{'ours' if c.family == 'ours' else c.name}, {c.evaluations}"
-        axes.annotate(label, (0, y), (0, 8), axes.get_yaxis_transform(), "offset points", color=colour, size=_TEXT)
+        axes.annotate(label, (0, y), (0, 8), axes.get_yaxis_transform(), "offset points", color=colour, size=TEXT)
     axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.9), yticks=[])
     axes.spines["left"].set_visible(False)
     _levels_axis(axes, [bottom, top])
@@ -140,11 +117,11 @@ def _canvas(width: int, aspect: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width / 72, width * aspect / 72), layout="constrained")
     axes = figure.subplots()
-    axes.tick_params(which="both", colors=_COLOURS["quiet"], labelcolor=_COLOURS["quiet"], labelsize=_TEXT)
+    axes.tick_params(which="both", colors=COLOURS["quiet"], labelcolor=COLOURS["quiet"], labelsize=TEXT)
     for side, spine in axes.spines.items():
-        spine.set(color=_COLOURS["quiet"], lw=0.8, visible=side in ("left", "bottom"))
+        spine.set(color=COLOURS["quiet"], lw=0.8, visible=side in ("left", "bottom"))
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set(color=_COLOURS["quiet"], size=_TEXT)
+        label.set(color=COLOURS["quiet"], size=TEXT)
     return figure, axes
 
 
@@ -153,7 +130,7 @@ def _curve(axes: Any, points: Sequence[Candidate], ink: str, label: str, weight:
     if points:
         x, y = [c.evaluations for c in points], [c.error.value for c in points]
         bars = [c.error.standard_error if c.error.standard_error >= 0 else math.nan for c in points]
-        style = {"color": _COLOURS[ink], "lw": weight, "elinewidth": max(1, weight / 2), "marker": "o", "ms": 2.3 * weight}
+        style = {"color": COLOURS[ink], "lw": weight, "elinewidth": max(1, weight / 2), "marker": "o", "ms": 2.3 * weight}
         axes.errorbar(x, y, bars, label=label, zorder=2 + weight, **style)
 
 
@@ -165,29 +142,13 @@ def _frame_errors(axes: Any, lead: Sequence[Candidate], others: Sequence[Candida
     low, high = min(values) / 1.6, min(max(values), 8 * max(main)) * 1.4
     if low / 20 < self_error < high:
         low = min(low, self_error / 1.3)
-        axes.axhline(self_error, color=_COLOURS["quiet"], lw=1, ls=(0, (1, 2)))
+        axes.axhline(self_error, color=COLOURS["quiet"], lw=1, ls=(0, (1, 2)))
         place = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points", "ha": "right"}
-        axes.annotate("the reference's own error", (1, self_error), (0, 4), color=_COLOURS["quiet"], size=_TEXT, **place)
+        axes.annotate("the reference's own error", (1, self_error), (0, 4), color=COLOURS["quiet"], size=TEXT, **place)
     axes.set(ylim=(low, high), xlim=(counts[0] / 1.12, counts[-1] * 1.12))
     # ticks closer than a tenth would print over each other
-    _ticks(axes.xaxis, [float(n) for i, n in enumerate(counts) if i == 0 or n > 1.1 * counts[i - 1]])
-    _ticks(axes.yaxis, _round_numbers(low, high))
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Powers of ten between two numbers; with 2 and 5 times them if there are few, and only some if there are many."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    steps, stride = ((1, 2, 5), 1) if last - first <= 2 else ((1,), 1 + (last - first) // 8)
-    values = [step * 10.0**power for power in range(first, last + 1, stride) for step in steps]
-    return [value for value in values if low <= value <= high]
-
-
-def _ticks(axis: Any, values: Sequence[float], text: Callable[[float], str] = "{:g}".format) -> None:
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    axis.set_major_locator(FixedLocator(values))
-    axis.set_major_formatter(FixedFormatter([text(value) for value in values]))
-    axis.set_minor_locator(NullLocator())
+    ticks(axes.xaxis, [float(n) for i, n in enumerate(counts) if i == 0 or n > 1.1 * counts[i - 1]])
+    ticks(axes.yaxis, round_numbers(low, high))
 
 
 def _levels_axis(axes: Any, ratios: Sequence[float]) -> None:
@@ -195,15 +156,15 @@ def _levels_axis(axes: Any, ratios: Sequence[float]) -> None:
     finite = [k for k in ratios if 0 < k < math.inf] or [0.1, 10.0]
     low, high = min(finite) / 1.15, max(finite) * 1.15
     axes.set(xlim=(high, low), xlabel="noise-to-signal ratio   (noise → data)")
-    _ticks(axes.xaxis, _round_numbers(low, high))
+    ticks(axes.xaxis, round_numbers(low, high))
 
 
 def _mark_teleport(axes: Any, result: TuneResult) -> None:
     if math.isfinite(result.teleport.ratio) and result.teleport.ratio > 0:
         label = f"teleport to {result.teleport.ratio:.2g}"
-        axes.axvline(result.teleport.ratio, color=_COLOURS["ink"], lw=1, ls=(0, (5, 3)), label=label, zorder=0)
+        axes.axvline(result.teleport.ratio, color=COLOURS["ink"], lw=1, ls=(0, (5, 3)), label=label, zorder=0)
 
 
 def _legend(figure: Any, axes: Any, columns: int) -> None:
     shown = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(shown.values(), shown, loc="outside upper left", ncols=columns, frameon=False, fontsize=_TEXT, labelcolor=_COLOURS["ink"])
+    figure.legend(shown.values(), shown, loc="outside upper left", ncols=columns, frameon=False, fontsize=TEXT, labelcolor=COLOURS["ink"])

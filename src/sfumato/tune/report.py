@@ -12,7 +12,7 @@ from typing import Any
 
 from sfumato.errors import ArgumentError
 from sfumato.explain.gallery import gallery
-from sfumato.explain.page import css
+from sfumato.explain.page import css, svg
 from sfumato.learn.files import write_bytes
 from sfumato.metrics import Estimate
 from sfumato.tune import findings, plots
@@ -103,7 +103,7 @@ _SENTENCES = {
 def _figure(result: TuneResult, name: str, width: int) -> dict[str, str]:
     """The figure for wide pages and for narrow ones: text keeps its size, the drawing does not."""
     draw, says = getattr(plots, name), _SENTENCES[name](result)
-    return {kind: plots.svg(draw, result, size, f"{name}-{kind}", says) for kind, size in (("wide", width), ("narrow", _NARROW))}
+    return {kind: svg(draw(result, size), f"{name}-{kind}", says) for kind, size in (("wide", width), ("narrow", _NARROW))}
 
 
 def _note(result: TuneResult, comparisons: list[Comparison]) -> str:
