@@ -40,6 +40,7 @@ LEVELS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 def main(folder: Path) -> None:
     """Make every picture in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     data = digits()
     worlds, model = fit_worlds(data), digits_network()
     process = model.process

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sfumato.denoise.conv import ConvNet
 from sfumato.denoise.diffusers_network import DiffusersUNet
+from sfumato.denoise.eigen_coordinates import EigenCoordinates
 from sfumato.denoise.gaussian_scalings import GaussianScalings
+from sfumato.denoise.jacobian import LocalCovariance, jacobian_products, local_covariance
 from sfumato.denoise.mlp import ResidualMLP
 from sfumato.denoise.network import Network
 from sfumato.denoise.networks import NETWORKS, network_from_config
@@ -18,8 +20,10 @@ __all__ = [
     "ConvNet",
     "Denoiser",
     "DiffusersUNet",
+    "EigenCoordinates",
     "GaussianScalings",
     "Isotropic",
+    "LocalCovariance",
     "Network",
     "Preconditioned",
     "ResidualMLP",
@@ -27,6 +31,8 @@ __all__ = [
     "View",
     "Wrapped",
     "from_data",
+    "jacobian_products",
+    "local_covariance",
     "network_from_config",
     "to_data",
 ]

@@ -27,7 +27,7 @@ def law_sample(law: Law, n: int, generator: torch.Generator) -> Float[Tensor, "n
     level = torch.rand(n, generator=generator, dtype=torch.float64, device=law.device)
     edges = torch.cumsum(law.weights, 0)
     chosen = torch.searchsorted(edges, level * edges[-1], right=True).clamp(max=len(law) - 1)
-    return (law.scale * law._cloud.points[chosen]).reshape(n, *law.event_shape)
+    return (law.scale * law.cloud.points[chosen]).reshape(n, *law.event_shape)
 
 
 def posterior_sample(law: Law, x: Float[Tensor, "batch *event"], process: ScalarProcess, t: Time, generator: torch.Generator) -> Tensor:
@@ -45,7 +45,7 @@ def posterior_sample(law: Law, x: Float[Tensor, "batch *event"], process: Scalar
     if isinstance(law, Empirical) and not law.std:
         pieces = torch.split(flat, max(1, SCORES // len(law)))
         chosen = torch.cat([_pick(torch.softmax(log_shares(law, some, alpha, sigma**2), 1), generator) for some in pieces])
-        return (law.scale * law._cloud.points[chosen]).to(x.dtype).reshape(x.shape)
+        return (law.scale * law.cloud.points[chosen]).to(x.dtype).reshape(x.shape)
     mixture = GaussianMixture(None, law.mean[None], [law.covariance], law.event_shape) if isinstance(law, Gaussian) else law
     if not isinstance(mixture, GaussianMixture):
         raise ArgumentError("law", type(law).__name__, "points, a Gaussian or a mixture of Gaussians")

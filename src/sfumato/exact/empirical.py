@@ -57,48 +57,48 @@ class Empirical(Law):
         self._setup(PointSet(flat, shares), tuple(points.shape[1:]), 1.0, 0.0)
 
     def _setup(self, cloud: PointSet, event_shape: tuple[int, ...], scale: float, std: float) -> None:
-        self._cloud, self.event_shape, self.scale, self.std = cloud, event_shape, scale, std
+        self.cloud, self.event_shape, self.scale, self.std = cloud, event_shape, scale, std
         self.mean = (scale * cloud.mean).to(cloud.points.dtype)
 
     def __len__(self) -> int:
-        return len(self._cloud.points)
+        return len(self.cloud.points)
 
     @property
     def weights(self) -> Float[Tensor, " N"]:
         """The points' probabilities, float64."""
-        return probabilities(self._cloud.weights, len(self), self.device)
+        return probabilities(self.cloud.weights, len(self), self.device)
 
     def given(self, A: Tensor, y: Tensor, noise: float | Tensor) -> Law:
         A, y = observation(A, y, self.dim, self.device)
         if self.std:
             each = SpectralCovariance.isotropic(self.dim, self.std**2, dtype=self.dtype, device=self.device)
-            return GaussianMixture(self.weights, self.scale * self._cloud.points, [each] * len(self), self.event_shape).given(A, y, noise)
+            return GaussianMixture(self.weights, self.scale * self.cloud.points, [each] * len(self), self.event_shape).given(A, y, noise)
         factor, info = torch.linalg.cholesky_ex(noise_covariance(noise, len(y), self.device))
         if int(info):
             raise ArgumentError(
                 "noise", "noise without variance in some direction", "a regular covariance", "Single points have no spread."
             )
-        pieces = torch.split(self._cloud.points, BLOCK)
+        pieces = torch.split(self.cloud.points, BLOCK)
         away = torch.cat([y - self.scale * (p.to(torch.float64) @ A.T) for p in pieces])
         evidence = -0.5 * torch.linalg.solve_triangular(factor, away.T, upper=False).square().sum(0)
         weights = torch.softmax(torch.log(self.weights) + evidence, 0)
         kept = weights > 0
         law = Empirical.__new__(Empirical)
-        law._setup(PointSet(self._cloud.points[kept], weights[kept] / weights[kept].sum()), self.event_shape, self.scale, 0.0)
+        law._setup(PointSet(self.cloud.points[kept], weights[kept] / weights[kept].sum()), self.event_shape, self.scale, 0.0)
         return law
 
     def to(self, dtype: torch.dtype, device: torch.device | str | None = None) -> Empirical:
-        points = self._cloud.points.to(dtype=dtype, device=device or self.device)
-        if points is self._cloud.points:
+        points = self.cloud.points.to(dtype=dtype, device=device or self.device)
+        if points is self.cloud.points:
             return self
-        weights = None if self._cloud.weights is None else self._cloud.weights.to(points.device)
+        weights = None if self.cloud.weights is None else self.cloud.weights.to(points.device)
         law = Empirical.__new__(Empirical)
         law._setup(PointSet(points, weights), self.event_shape, self.scale, self.std)
         return law
 
     def _noised(self, alpha: float, sigma: float) -> Empirical:
         law = Empirical.__new__(Empirical)
-        law._setup(self._cloud, self.event_shape, alpha * self.scale, (alpha**2 * self.std**2 + sigma**2) ** 0.5)
+        law._setup(self.cloud, self.event_shape, alpha * self.scale, (alpha**2 * self.std**2 + sigma**2) ** 0.5)
         return law
 
     def _flat(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -106,7 +106,7 @@ class Empirical(Law):
         return super()._flat(x, torch.float64)
 
     def _sample(self, draws: Noise) -> Tensor:
-        out = self.scale * self._cloud.points[pick(self.weights, draws)]
+        out = self.scale * self.cloud.points[pick(self.weights, draws)]
         return out + self.std * draws.draw(0).reshape(out.shape) if self.std else out
 
     def _log_prob(self, x: Tensor) -> Tensor:
@@ -135,6 +135,6 @@ class Empirical(Law):
         a, s = a.expand(len(x)), s.expand(len(x))
         far = a * FAR < s
         safe = torch.where(far, 1.0, a)
-        point, mass = SoftNearest.apply(x / safe[:, None], torch.where(far, 1.0, s / safe), self._cloud)  # type: ignore[no-untyped-call]
-        point = torch.where(far[:, None], self._cloud.mean, point)
+        point, mass = SoftNearest.apply(x / safe[:, None], torch.where(far, 1.0, s / safe), self.cloud)  # type: ignore[no-untyped-call]
+        point = torch.where(far[:, None], self.cloud.mean, point)
         return point, torch.where(far, -x.square().sum(1) / (2 * s**2), mass)

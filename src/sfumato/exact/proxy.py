@@ -48,7 +48,7 @@ def posterior_variance(law: Law, x: Float[Tensor, "batch *event"], process: Scal
         return torch.diagonal(posterior_covariance(law, x, process, t), dim1=1, dim2=2).sum(1)
     spread = alpha**2 * law.std**2 + sigma**2
     kept = law.scale * sigma**2 / spread
-    points, centre = law._cloud.points, law._cloud.mean
+    points, centre = law.cloud.points, law.cloud.mean
     flat = x.detach().reshape(len(x), -1).to(torch.float64)
     parts = []
     for some in torch.split(flat, max(1, SCORES // len(points))):
@@ -98,8 +98,8 @@ def _jacobian(law: Law, x: Tensor, process: ScalarProcess, t: Time) -> Tensor:
 
 def log_shares(law: Empirical, x: Tensor, alpha: float, spread: float) -> Float[Tensor, "batch N"]:
     """`log w_i - |x - a x_i|^2/(2 spread)` up to a constant per query, float64."""
-    points, a = law._cloud.points, alpha * law.scale
-    centre = law._cloud.mean
+    points, a = law.cloud.points, alpha * law.scale
+    centre = law.cloud.mean
     blocks = (points[i : i + BLOCK].to(torch.float64) - centre for i in range(0, len(points), BLOCK))
     scores = torch.cat([((x - a * centre) @ b.T) * a - a**2 * b.square().sum(1) / 2 for b in blocks], 1)
-    return scores / spread + (0.0 if law._cloud.weights is None else torch.log(law._cloud.weights))
+    return scores / spread + (0.0 if law.cloud.weights is None else torch.log(law.cloud.weights))

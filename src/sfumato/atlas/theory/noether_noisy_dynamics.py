@@ -98,8 +98,8 @@ def _ring() -> Iterator[Check]:
         return float(((mean - path.path[1:]) / error).abs().max())
 
     yield at_most(f"OM path against the mean of {near.shape[1]} simulated paths to the end, in standard errors", away(actions[0]), 4.0)
-    yield control(at_most("the same for FW", away("freidlin-wentzell"), 3.0))
-    yield control(at_most("the same for the Lagrangian without its cross term", away("cross-dropped"), 3.0))
+    yield control(at_most("the same for FW", away("freidlin-wentzell"), 4.0))
+    yield control(at_most("the same for the Lagrangian without its cross term", away("cross-dropped"), 4.0))
 
 
 def _rnn() -> Iterator[Check]:
@@ -210,10 +210,11 @@ ROW = Row(
     year=2024,
     arxiv="2504.09761",
     claim="Continuous symmetries of drift and noise give quantities (energy, momentum, angular momentum, weighted by the inverse noise) "
-    "that are constant along most likely paths: this holds to rounding for decision, memory, ring-network and reverse-diffusion models. "
-    "Two details do not hold: the figure's reverse-diffusion arcs drop a cross term that is no boundary term, and the divergence: they "
-    "miss the mean of simulated paths by 5 standard errors, where the full Onsager-Machlup path (straight in sigma^2 whatever the data) "
-    "does not; and the path of a decision given its first passage is straight in the limit of small noise only (0.36 off at s = 1).",
-    reproduced="yes",
+    "that are constant along most likely paths. This holds: to rounding where the symmetry is exact (decision, monostable, reverse "
+    "diffusion of a ring), to 5e-8 on a ring of 24 neurons, and slow transitions between two of three attractors visit the third. "
+    "Two details do not hold: the figure's reverse-diffusion arcs drop a cross term that is no boundary term, and the divergence: they miss"
+    " the mean of simulated paths by 4.6 standard errors, where the full Onsager-Machlup path (straight in sigma^2 for any data) stays "
+    "within 2.7; and the path of a decision given its first passage is straight in the limit of small noise only (0.36 off at s = 1).",
+    reproduced="partly",
     checks=[_monostable, _ring, _rnn, _photographs, _decision, _memory],
 )
