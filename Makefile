@@ -1,4 +1,4 @@
-# `make tune` runs the main job on a fresh machine; `make test` passes the tests; `make lint` and `make atlas` are the rest of CI.
+# `make tune` runs the main job on a fresh machine; `make test` passes the tests; `make lint` is the rest of CI; `make atlas` runs every paper.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
