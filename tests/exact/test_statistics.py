@@ -68,11 +68,19 @@ def test_low_rank_fit_in_many_dimensions_agrees_with_the_svd_of_the_data():
 @pytest.mark.parametrize("dim", [50, 1100])
 def test_fewer_samples_than_dimensions(dim):
     x = torch.randn(8, dim, dtype=F64, generator=torch.Generator().manual_seed(0))
-    law = fit_gaussian(x, rank=12)
+    law = fit_gaussian(x, rank=8)
     values = np.linalg.eigvalsh(np.cov(x.numpy(), bias=True))[::-1]
     assert int((law.covariance.eigenvalues > 1e-9).sum()) == 7
     np.testing.assert_allclose(float(law.covariance.trace()), x.numpy().var(0).sum(), rtol=1e-12)
     assert len(values) == 8
+
+
+@pytest.mark.parametrize("dim", [12, 5000])
+def test_a_rank_that_the_samples_cannot_have_is_refused(dim):
+    x = torch.randn(8, dim, dtype=F64, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(DataError, match="8 samples"):
+        fit_gaussian([x], 9)
+    assert fit_gaussian([x], 8).covariance.rank == 8
 
 
 def test_data_that_cannot_be_used_are_refused_by_name():

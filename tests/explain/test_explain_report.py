@@ -16,6 +16,7 @@ from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
 from sfumato.explain.report import QUESTIONS, ask, explain
+from sfumato.learn import save_model
 from sfumato.noise import EDM, VariancePreserving
 
 EVENT = (1, 3, 3)
@@ -144,3 +145,11 @@ def test_the_command_line_explains_a_model_it_trains_and_refuses_unknown_questio
     assert stop.value.code == 2
     assert "gaussian, linear" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_model_that_does_not_know_its_data_asks_for_them(tmp_path, capsys):
+    save_model(Preconditioned(ResidualMLP(EVENT, 8, 1), EDM(), 0.5), tmp_path / "model", {})
+    with pytest.raises(SystemExit) as stop:
+        main(["explain", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "--data" in capsys.readouterr().err

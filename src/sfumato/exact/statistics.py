@@ -124,13 +124,15 @@ def fit_gaussian(batches: Batches, rank: int | None = None, *, floor: float = 0.
         seed: of the sketch's random start.
 
     Raises:
-        DataError: an empty stream, NaN or infinite values, unequal shapes, constant data.
+        DataError: an empty stream, NaN or infinite values, unequal shapes, constant data, fewer samples than the rank asked for.
         ArgumentError: an iterator; a rank outside [0, dim], a negative floor, no pass.
     """
     data = Stream(batches)
     if not 0 <= floor < 1 or passes < 1 or not 0 <= (rank or 0) <= data.dim:
         raise ArgumentError("rank, floor, passes", (rank, floor, passes), f"a rank in [0, {data.dim}], a floor in [0, 1), at least 1 pass")
     moments = moments_of(data, dense=data.dim <= DENSE)
+    if rank is not None and rank > moments.count:
+        raise DataError("batches", f"{moments.count} samples", f"at least as many as the rank asked for, {rank}")
     trace = float(moments.variances.sum())
     least = floor * trace / data.dim
     if moments.dense:

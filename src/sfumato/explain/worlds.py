@@ -13,8 +13,8 @@ from sfumato.exact import Empirical, Gaussian, GaussianMixture, Law, SpectralCov
 
 _FULL = 256
 """Up to this many dimensions every eigenvector is kept."""
-_RANK, _MIXTURE_RANK = 256, 64
-_NUMBERS = 2**26
+_RANK, _MIXTURE_RANK = 256, 32
+_NUMBERS = 2**24
 """Beyond so many numbers a mixture is fitted to an equally spaced part of the data: each of its passes costs as much as the Gaussian."""
 
 

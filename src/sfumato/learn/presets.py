@@ -45,8 +45,10 @@ def default_denoiser(dataset: Dataset, process: ScalarProcess | None = None, *, 
     """
     process = process or VariancePreserving()
     shape, classes = dataset.event_shape, dataset.classes if conditional else None
-    law = fit_gaussian(dataset.batches(1024))
-    if _small(dataset) or not dataset.is_image:
+    whole = _small(dataset) or not dataset.is_image
+    # isotropic scalings ask for mean and trace alone, which one pass gives
+    law = fit_gaussian(dataset.batches(1024), None if whole else 0)
+    if whole:
         known = GaussianScalings(law, _FLOOR * _mean_variance(law))
         return Preconditioned(ResidualMLP(shape, classes=classes, seed=seed), process, known)
     halvings = min(2, *(_twos(n) for n in shape[1:]))

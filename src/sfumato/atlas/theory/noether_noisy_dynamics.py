@@ -27,11 +27,11 @@ _PLANE = torch.eye(2, dtype=torch.float64)
 _TURN = rotation(_PLANE[0], _PLANE[1])
 
 
-def _state(*values: float) -> Tensor:
+def _state(*values: int | float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _time(end: float, steps: int) -> Tensor:
+def _time(end: int | float, steps: int) -> Tensor:
     return torch.linspace(0, end, steps + 1, dtype=torch.float64)
 
 

@@ -133,7 +133,7 @@ def symmetry(subject: Subject) -> Panel:
     levels = subject.levels(0.2, 5.0)
     if not levels:
         raise ArgumentError("process", subject.denoiser.process.kind, "one with noise-to-signal ratios above 0.2")
-    dynamics = Dynamics.reverse(subject.denoiser, subject.data.event_shape)
+    dynamics = Dynamics.reverse(subject.denoiser, subject.data.event_shape, dtype=subject.data.train.dtype)
     report = symmetry_report(
         dynamics, *noisy_states(subject.denoiser, subject.data.train[: subject.afford(128, 20 * len(levels))], levels, seed=subject.seed)
     )
