@@ -14,6 +14,7 @@ from sfumato.exact import Empirical, Gaussian, GaussianMixture, Law, SpectralCov
 _FULL = 256
 """Up to this many dimensions every eigenvector is kept."""
 _RANK, _MIXTURE_RANK = 256, 32
+_ITERATIONS = 12
 _NUMBERS = 2**24
 """Beyond so many numbers a mixture is fitted to an equally spaced part of the data: each of its passes costs as much as the Gaussian."""
 
@@ -46,6 +47,8 @@ def fit_worlds(data: Dataset, components: int = 10, seed: int = 0) -> Worlds:
     components = max(1, min(components, len(part) // 20))
     return Worlds(
         fit_gaussian(data.batches(1024), None if full else min(_RANK, n - 1)).to(torch.float32),
-        fit_mixture(Batches(part, 1024), components, None if full else _MIXTURE_RANK, seed=seed).to(torch.float32),
+        fit_mixture(
+            Batches(part, 1024), components, None if full else _MIXTURE_RANK, seed=seed, iterations=100 if full else _ITERATIONS
+        ).to(torch.float32),
         Empirical(data.train),
     )
