@@ -140,6 +140,10 @@ def fit_gaussian(batches: Batches, rank: int | None = None, *, floor: float = 0.
         covariance = covariance.map(lambda v: v + least) if floor else covariance
         return Gaussian(moments.mean, covariance, data.event_shape)
     kept = RANK if rank is None else rank
+    if not kept:
+        return Gaussian(
+            moments.mean, SpectralCovariance.isotropic(data.dim, trace / data.dim + least, device=data.device), data.event_shape
+        )
     system = random_system(data.dim, kept, seed, data.device)
     for left in reversed(range(passes)):
         product = torch.zeros_like(system)

@@ -44,12 +44,18 @@ def gaussian(subject: Subject) -> Panel:
         "Far from the data any distribution looks like a Gaussian with its mean and covariance. The picture shows what is left unexplained "
         "by that Gaussian, by a coarser one with a single variance (the twin without structure), by a small mixture, and by the training "
         "points themselves, which is what a model that memorises would be.",
-        [("Share of the score that closed forms leave unexplained", probe)],
+        [(f"Share of the score that closed forms leave unexplained{_of(subject)}", probe)],
         f"Above noise level {level:.2g} the model adds less than {1 - NEARLY:.0%} to a matrix product of its data's covariance."
         if level is not None
         else "At no level looked at does the Gaussian explain nearly all: do not replace the model by a closed form.",
         tables=[("Explained share of the score, beside published models", ["", *(f"{k:g}" for k in ratios)], rows)],
     )
+
+
+def _of(subject: Subject) -> str:
+    """Which part of the training data stands for all of them in the empirical law, where not all do."""
+    held, n = len(subject.worlds.empirical), len(subject.data.train)
+    return "" if held == n else f" (training points: {held:,} of {n:,})"
 
 
 def linear(subject: Subject) -> Panel:
@@ -118,7 +124,7 @@ def memory(subject: Subject) -> Panel:
         "fail to, each in its own way.",
         [
             ("Distance to the nearest training event over that to the second nearest", report),
-            ("Where the training target is noise", target),
+            (f"Where the training target is noise{_of(subject)}", target),
         ],
         ("Yes: " if report.fraction > report.reference + 3 * max(report.standard_error, 1e-3) else "No: ")
         + f"{report.fraction:.1%} of its samples are copies by this measure, and {report.reference:.1%} of held-out data are.",
