@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from benchmarks.figure import Figure, Row
 from benchmarks.world import World, world
-from sfumato.sample import Exponential, Linearisation, Solver, uniform_log_snr
+from sfumato.sample import Exponential, Linearisation, Momentum, RungeKutta, Solver, uniform_log_snr
 from sfumato.sample.consistency import measured_order
-from sfumato.sample.multistep import ddim, dpm_solver, unipc
+from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
 
 END = 0.1
 STEPS = (320, 452, 640)
@@ -37,5 +37,12 @@ def _solvers(w: World) -> list[tuple[str, Solver, int]]:
         ("DPM-Solver++(3M)", dpm_solver(3), 3),
         ("UniPC-1, with corrector", unipc(1, final="full"), 2),
         ("UniPC-2, with corrector", unipc(2, final="full"), 3),
+        ("UniPC-3, with corrector", unipc(3, final="full"), 4),
+        ("DEIS over time, 3 answers", deis(3, variable="time", start="exact"), 3),
+        ("DEIS over the ratio, 3 answers", deis(3, variable="ratio", start="exact"), 3),
+        ("iPNDM-4", ipndm(4), 2),
+        ("GHVB-2, beta 0.8", Momentum(2, 0.8), 2),
+        ("Heavy-ball PLMS-4, beta 0.8", Momentum(4, 0.8, "heavy-ball"), 1),
+        ("Heun over the ratio", RungeKutta("heun"), 2),
         *((f"Gaussian exponential, {p} answer{'s' * (p > 1)}", Exponential(split, p), p) for p in (1, 2, 3)),
     ]

@@ -56,7 +56,7 @@ LOW_RANK = Gaussian(
 
 def asks_for_signal(solver: Solver) -> bool:
     """Noise prediction cannot start at `alpha = 0`: it says so, and is tested below."""
-    return "noise" in str(getattr(solver, "prediction", "")) or solver.name.startswith("deis")
+    return "noise" in str(getattr(solver, "prediction", "")) or solver.name.startswith(("deis", "ipndm"))
 
 
 def schedule(process: ScalarProcess, kind: str, n: int) -> tuple[float, ...]:

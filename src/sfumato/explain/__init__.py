@@ -6,6 +6,7 @@ from sfumato.explain.commitment import Commitment, commitment
 from sfumato.explain.dynamics import Dynamics, reverse_times
 from sfumato.explain.emergence import ConditionalEmergence, Emergence, emergence, emergence_by_condition
 from sfumato.explain.generalization import GeneralizationReport, generalization_report
+from sfumato.explain.geometry import TrajectoryGeometry, answer_gaps, blended, density_ascent, trajectory_geometry, wandering
 from sfumato.explain.landscape import ModeTree, mean_shift, mode_tree
 from sfumato.explain.learning import LearningProbe, LearningReport, learning_of, learning_report
 from sfumato.explain.learning_comparison import LearningComparison, compare_learning
@@ -52,11 +53,15 @@ __all__ = [
     "Section",
     "SymmetryReport",
     "TeleportForecast",
+    "TrajectoryGeometry",
     "TrajectoryReport",
     "TwoModes",
     "VariationSheet",
+    "answer_gaps",
+    "blended",
     "commitment",
     "compare_learning",
+    "density_ascent",
     "emergence",
     "emergence_by_condition",
     "ensemble",
@@ -87,8 +92,10 @@ __all__ = [
     "slerp",
     "symmetry_report",
     "teleport_forecast",
+    "trajectory_geometry",
     "trajectory_report",
     "untrained_twin",
     "variation_sheet",
+    "wandering",
     "whitened_twin",
 ]

@@ -27,7 +27,7 @@ def as_time(t: Time, name: str = "t") -> Tensor:
         ArgumentError: a time outside [0, 1] or NaN.
     """
     out = t.to(torch.float64) if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
-    if not all(0 <= float(end) <= 1 for end in (torch.aminmax(out) if out.numel() else ())):
+    if not all(0 <= float(end) <= 1 for end in (torch.aminmax(out.detach()) if out.numel() else ())):
         raise ArgumentError(name, t, "times in [0, 1]", "0 is clean data, 1 is the process's noisy end.")
     return out
 

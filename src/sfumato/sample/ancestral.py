@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from dataclasses import dataclass, replace
 
 from sfumato.errors import ArgumentError
 from sfumato.noise import ScalarProcess
-from sfumato.sample.extrapolation import lagrange_at
-from sfumato.sample.program import Program, Row
+from sfumato.sample.program import Program
 from sfumato.sample.schedules import custom
 from sfumato.sample.solver import Solver
+from sfumato.sample.stochastic import Stochastic, StochasticTable, Walk
 
 
 @dataclass(frozen=True)
@@ -62,24 +59,11 @@ class Ancestral(Solver):
         return self.eta == 0
 
     def compile(self, process: ScalarProcess, times: Sequence[float]) -> Program:
-        times = custom(times)
-        t = torch.tensor(times, dtype=torch.float64)
-        alpha, sigma, lam = process.alpha(t), process.sigma(t), process.half_log_snr(t)
-        rows = [Row()]
-        for i in range(1, len(times)):
-            h = lam[i] - lam[i - 1]
-            log_kept = 0.5 * torch.log1p(self.eta**2 * torch.expm1(-2 * h))
-            kept = sigma[i] / sigma[i - 1] * torch.exp(log_kept)
-            fresh = self.eta * sigma[i] * torch.sqrt(-torch.expm1(-2 * h))
-            answer = -alpha[i] * torch.expm1(log_kept - h)
-            nodes = lam[max(0, i - self.steps) : i].tolist()
-            if not all(math.isfinite(v) for v in (*nodes, float(h))):
-                nodes = nodes[-1:]
-            shares = lagrange_at(float(lam[i - 1] + h / 2), nodes)
-            data = {i - len(nodes) + n: (answer * share)[None] for n, share in enumerate(shares)}
-            rows.append(Row(_present({i - 1: kept[None]}), data, _present({i: fresh[None]})))
-        return Program(self.name, process, times, tuple(rows))
+        table, split = StochasticTable(process, custom(times)), Stochastic.of("data", "midpoint")
 
+        def step(a: int, b: int) -> Stochastic:
+            h = table.half_log_snr[b] - table.half_log_snr[a]
+            spent = self.eta**2 * math.expm1(-2 * h)
+            return replace(split, log_kept=0.5 * math.log1p(spent) if spent > -1 else -math.inf)
 
-def _present(part: dict[int, Tensor]) -> dict[int, Tensor]:
-    return {j: c for j, c in part.items() if bool((c != 0).any())}
+        return Walk(self.steps).program(self.name, table, step)

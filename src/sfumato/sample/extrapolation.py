@@ -9,10 +9,13 @@ Write a step's weights as `w_n = c_n W_n`: `W_n` is what node `n` would weigh al
 | 2 | midpoint | `l_n(lambda_b + h/2)` | DPM-Solver++ 2M and 2S, UniPC with `B = exp(h) - 1` (bh2), Heun |
 | 2 | slope | `[n = b] + (l_n(lambda_b + h/2) - [n = b]) g/(exp(g) - 1)`, `g = -h` (data), `h` (noise) | UniPC with `B = h` (bh1) |
 | 3 | exact | the mean of `l_n` under the step's kernel | DPM-Solver 3S, UniPC |
+| any | adams | the constants of Adams-Bashforth on equal steps, e.g. 3/2 and -1/2, whatever the steps | PNDM's multistep form, iPNDM |
 | 3 | halved | the same, with half of the parabola's curvature | DPM-Solver++ 3M as published and as widely copied |
 
-All two-node rules are of order 2. The halved parabola is of order 2 too, since a divided difference stands where the second derivative
-belongs; the exact one is of order 3. Sources: Lu et al. 2022 (arXiv 2206.00927, 2211.01095), Zhao et al. 2023 (arXiv 2302.04867).
+All two-node rules are of order 2; so is `adams` on any smooth but uneven spacing, whatever its number of nodes (its order is theirs where
+steps are equal in `k`). The halved parabola is of order 2 too, since a divided difference stands where the second derivative belongs; the
+exact one is of order 3. Sources: Lu et al. 2022 (arXiv 2206.00927, 2211.01095), Zhao et al. 2023 (arXiv 2302.04867), Liu et al. 2022
+(arXiv 2202.09778).
 """
 
 from __future__ import annotations
@@ -31,8 +34,17 @@ from sfumato.sample.linearisation import Linearisation, lagrange
 Prediction = Literal["data", "noise"]
 """What a published solver interpolates."""
 
-Rule = Literal["exact", "midpoint", "slope"]
-"""How two nodes are weighed, see the module's table."""
+Rule = Literal["exact", "midpoint", "slope", "adams"]
+"""How nodes are weighed, see the module's table."""
+
+ADAMS = {
+    1: (1.0,),
+    2: (-1 / 2, 3 / 2),
+    3: (5 / 12, -16 / 12, 23 / 12),
+    4: (-9 / 24, 37 / 24, -59 / 24, 55 / 24),
+    5: (251 / 720, -1274 / 720, 2616 / 720, -2774 / 720, 1901 / 720),
+}
+"""Adams-Bashforth on equal steps, the newest node last."""
 
 
 def lagrange_at(point: float, nodes: Sequence[float]) -> Tensor:
@@ -67,18 +79,37 @@ class Extrapolation(Linearisation):
         return cls(split.variance, split.power, None, rule, halved)
 
     def order(self, nodes: int) -> int:
-        return min(nodes, 2) if self.halved else nodes
+        return min(nodes, 2) if self.halved or self.rule == "adams" else nodes
+
+    def interpolates_to(self, end: float) -> bool:
+        return self.rule == "adams" or super().interpolates_to(end)
 
     def weights(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
         pair = len(nodes) == 2 and self.rule != "exact"
-        if not pair and not (len(nodes) == 3 and self.halved):
+        if not pair and not (len(nodes) == 3 and self.halved) and self.rule != "adams":
             return super().weights(base, end, nodes, level)
+        return self.shares(base, end, nodes, level) * self.alone(base, end, nodes, level)
+
+    def alone(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
+        """`W_n`: what each node would weigh alone, `(nodes, modes)`."""
         lam = torch.tensor(nodes, dtype=torch.float64)[:, None]
         # a noise eps = (x / alpha - D) / k weighs its answer D by 1 / k
-        alone = super().weights(base, end, nodes[:1], level) * (torch.exp(lam - lam[0]) if self._noise else torch.ones_like(lam))
-        if pair:
-            return self._pair(base, end, nodes)[:, None] * alone
-        return _halved(super().weights(base, end, nodes, level) / alone, base, nodes) * alone
+        return super().weights(base, end, nodes[:1], level) * (torch.exp(lam - lam[0]) if self._noise else torch.ones_like(lam))
+
+    def shares(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
+        """`c_n`, `(nodes, modes)`, which sum to 1.
+
+        Raises:
+            ArgumentError: more nodes than the rule has weights for.
+        """
+        if self.rule == "adams":
+            if len(nodes) not in ADAMS:
+                raise ArgumentError("nodes", len(nodes), f"1 to {len(ADAMS)} nodes under the rule adams")
+            return torch.tensor(ADAMS[len(nodes)], dtype=torch.float64)[:, None]
+        if len(nodes) == 2 and self.rule != "exact":
+            return self._pair(base, end, nodes)[:, None]
+        exact = super().weights(base, end, nodes, level) / self.alone(base, end, nodes, level)
+        return _halved(exact, base, nodes) if len(nodes) == 3 and self.halved else exact
 
     @property
     def _noise(self) -> bool:

@@ -9,8 +9,8 @@ over `a` and the `b_n` of all past nodes, where `x*_i` is the flow's state from 
 the second-order Gaussian exponential step. The ridge, relative to each feature's own size, shrinks towards that step. Directions that
 are no eigenvector share one fit. Whoever fits must judge on other noise than was fitted to.
 
-Related: Zhang et al. 2023 (improved integration approximation, arXiv 2304.11328) and Kim & Lee 2024 (D-ODE, arXiv 2310.04562) fit a few
-scalars a step; here every mode has its own row.
+Related: improved integration approximation (`improved_integration.py`) and D-ODE (`distilled.py`) fit a few scalars a step; here every
+mode has its own row.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sfumato.errors import ArgumentError
 from sfumato.exact.gaussian import Gaussian
+from sfumato.sample.least_squares import ridge_solve
 from sfumato.sample.linearisation import Linearisation
 from sfumato.sample.program import Program, Row
 from sfumato.sample.reference import Trajectory
@@ -149,12 +150,7 @@ class _Fit:
             flat = torch.stack([v.flat.reshape(-1) for v in features if v.flat is not None]).to(torch.float64)
             gram = torch.cat([gram, (flat @ flat.T - gram.sum(0))[None]])
             moment = torch.cat([moment, (flat @ goal.flat.reshape(-1).to(torch.float64) - moment.sum(0))[None]])
-        size = torch.sqrt(gram.diagonal(dim1=1, dim2=2).clamp(min=0))
-        # a feature that is absent in a mode takes no part in it
-        unit = torch.where(size > 0, 1 / size, 0.0)
-        gram = gram * unit[:, :, None] * unit[:, None, :] + self.ridge * torch.diag_embed((size > 0).to(torch.float64))
-        inverse = torch.linalg.pinv(gram, hermitian=True, rtol=1e-13)
-        return (unit * torch.einsum("mfg,mg->mf", inverse, moment * unit)).cpu()
+        return ridge_solve(gram, moment, self.ridge).cpu()
 
     def _read(self, x: Tensor, alpha: float) -> _Vector:
         flat = x.reshape(x.shape[0], -1) - alpha * self.here.mean.reshape(1, -1)

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from sfumato.errors import ArgumentError
 from sfumato.exact.gaussian import Gaussian
+from sfumato.noise import ScalarProcess
 
 _NODES = 16
 _PANEL = 2.0  # widest panel in lambda on which 16 Gauss nodes integrate the kernel to rounding
@@ -86,6 +87,18 @@ class Linearisation:
     def gaussian(cls, law: Gaussian, power: float = 0.5) -> Linearisation:
         """The law's own spectrum: what it explains is free."""
         return cls(law.covariance.spectrum.to("cpu"), power, law)
+
+    def under(self, process: ScalarProcess) -> Linearisation:
+        """The same for steps under a process, where the polynomial's variable depends on it; see `variables`."""
+        return self
+
+    def polynomials(self, lam: Tensor, nodes: Sequence[float]) -> list[Tensor]:
+        """The Lagrange polynomials of the nodes at half log-SNR `lam`: polynomials in it, unless a subclass has another variable."""
+        return lagrange(lam, nodes)
+
+    def interpolates_to(self, end: float) -> bool:
+        """Whether a step to half log-SNR `end` may read more than one answer."""
+        return math.isfinite(end)
 
     def order(self, nodes: int) -> int:
         """The order of convergence that steps through so many nodes have."""
@@ -139,7 +152,7 @@ class Linearisation:
         # (k / S)^(2q) / S of every mode at every quadrature point
         size = torch.where(torch.isinf(self.variance), 1.0, torch.sqrt(self._finite + k**2))
         kernel = step[:, None] * (k / size) ** (2 * self.power) / size
-        out = torch.stack([(kernel * basis[:, None]).sum(0) for basis in lagrange(lam, nodes)])
+        out = torch.stack([(kernel * basis[:, None]).sum(0) for basis in self.polynomials(lam, nodes)])
         own = torch.exp(-torch.tensor(nodes, dtype=torch.float64))[:, None]
         # S_n / k_n -> 1 as k_n -> inf
         own_size = torch.where(torch.isinf(self.variance), 1 / own, torch.sqrt(self._finite / own**2 + 1))

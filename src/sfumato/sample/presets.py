@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from sfumato.sample.ancestral import Ancestral
+from sfumato.sample.er_sde import ERSDE
 from sfumato.sample.heun import Heun
-from sfumato.sample.multistep import ddim, deis, dpm_solver, unipc
-from sfumato.sample.singlestep import Singlestep
+from sfumato.sample.momentum import Momentum
+from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.runge_kutta import RungeKutta
+from sfumato.sample.sa_solver import few_steps
+from sfumato.sample.singlestep import Fast, Singlestep
 from sfumato.sample.solver import Solver
 
 PRESETS: Mapping[str, Solver] = MappingProxyType(
@@ -26,11 +30,25 @@ PRESETS: Mapping[str, Solver] = MappingProxyType(
             Singlestep(3),
             Singlestep(2, "noise"),
             Singlestep(3, "noise"),
+            Fast(),
             deis(2),
             deis(3),
+            deis(3, variable="time"),
+            deis(3, variable="ratio"),
+            ipndm(4),
+            Momentum(4, 0.8, "heavy-ball"),
+            Momentum(2, 0.8),
+            Momentum(4, 0.1),
+            RungeKutta("midpoint"),
+            RungeKutta("kutta"),
+            RungeKutta("rk4"),
             unipc(2),
             unipc(3),
             unipc(3, "bh1"),
+            few_steps(3),
+            few_steps(2),
+            ERSDE(2),
+            ERSDE(3),
         )
     }
 )

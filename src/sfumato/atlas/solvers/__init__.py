@@ -1,0 +1,1 @@
+"""Rows of solvers and schedules."""

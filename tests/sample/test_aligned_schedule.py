@@ -1,0 +1,159 @@
+"""Schedules by optimisation: closed forms of a Gaussian law, an independent quadrature, and what must not be better."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from scipy.integrate import quad
+
+from sfumato.errors import ArgumentError
+from sfumato.exact import Gaussian, SpectralCovariance
+from sfumato.noise import EDM, BetaTable, VariancePreserving
+from sfumato.sample import ddim, karras, response, uniform_log_snr
+from sfumato.sample.aligned_schedule import PUBLISHED, aligned, interpolated, published, tangent, times_of
+from sfumato.sample.path_divergence import BeliefError, path_divergence
+
+PROCESS = EDM(20.0)
+LAW = Gaussian(torch.zeros(3, dtype=torch.float64), SpectralCovariance.diagonal(torch.tensor([0.5, 0.25, 0.02], dtype=torch.float64)))
+NODES = [20.0, 5.0, 1.0, 0.3, 0.05]
+
+
+def mmse(k: float) -> float:
+    return sum(v * k**2 / (v + k**2) for v in (0.5, 0.25, 0.02))
+
+
+def exact_bound(nodes, power=3.0) -> float:
+    return sum(quad(lambda k, a=a: (mmse(a) - mmse(k)) / k**power, b, a, limit=200)[0] for a, b in pairwise(nodes))
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_the_bound_is_the_integral(power):
+    """Against adaptive quadrature of the closed form."""
+    curve = BeliefError.of_gaussian(LAW, 20.0, 0.05)
+    assert curve.bound(power)(NODES) == pytest.approx(exact_bound(NODES, power), rel=1e-5)
+
+
+def test_a_measured_curve_is_the_closed_form():
+    """20000 samples of the Gaussian: within 1 %, since the same noise serves every ratio."""
+    curve = BeliefError.measured(LAW.denoiser(VariancePreserving()), LAW.sample(20_000, 0), 20.0, 0.05, points=9)
+    expected = [mmse(k) for k in curve.ratios]
+    assert curve.values == pytest.approx(expected, rel=0.01)
+
+
+def test_the_sampled_bound_agrees_with_the_curve():
+    """The martingale identity: the mean squared difference of two beliefs is the difference of two mean squared errors; seed fixed."""
+    found = path_divergence(LAW.denoiser(PROCESS), LAW.sample(6000, 1), NODES)
+    assert abs(found.value - exact_bound(NODES)) < 3 * found.standard_error
+    assert found.standard_error < 0.05 * found.value
+
+
+def test_extrapolating_a_martingale_costs_what_it_must():
+    """With shares `1 - w` and `w` of two past answers the integrand is `mmse_a - mmse_k + w^2 (mmse_b - mmse_a)`: always more."""
+    nodes = [20.0, 2.0, 0.5, 0.2]
+    extra = 0.0
+    for b, a, low in zip(nodes, nodes[1:], nodes[2:], strict=False):
+
+        def integrand(k, a=a, b=b):
+            return (math.log(k / a) / math.log(b / a)) ** 2 * (mmse(b) - mmse(a)) / k**3
+
+        extra += quad(integrand, low, a)[0]
+    found = path_divergence(LAW.denoiser(PROCESS), LAW.sample(4000, 2), nodes, order=2)
+    assert abs(found.value - exact_bound(nodes) - extra) < 3 * found.standard_error
+    assert extra > 10 * found.standard_error
+
+
+def test_aligned_finds_the_minimum():
+    """Against a general optimiser over the same nodes in log k, and never worse than where it started."""
+    from scipy.optimize import minimize
+
+    bound = BeliefError.of_gaussian(LAW, 20.0, 0.05).bound()
+    times = aligned(PROCESS, 5, bound, 20.0, 0.05, sweeps=200)
+    found = bound([20 * t for t in times])
+
+    def cost(logs):
+        k = [20.0, *(math.exp(u) for u in logs), 0.05]
+        return bound(k) if all(a > b for a, b in pairwise(k)) else math.inf
+
+    best = minimize(cost, [math.log(20 * t) for t in uniform_log_snr(PROCESS, 5, end=0.0025)[1:-1]], method="Nelder-Mead").fun
+    assert found <= best * 1.002
+    assert found < bound([20 * t for t in karras(PROCESS, 6, ratio_min=0.05)[:-1]])
+
+
+@pytest.mark.parametrize("n", [1, 7, 10, 14, 20])
+def test_aligned_has_the_asked_steps_and_ends(n):
+    bound = BeliefError.of_gaussian(LAW, 20.0, 0.05).bound()
+    times = aligned(PROCESS, n, bound, 20.0, 0.05, candidates=5, sweeps=3)
+    assert len(times) == n + 1
+    assert (times[0], times[-1]) == pytest.approx((1.0, 0.05 / 20), rel=1e-12)
+    assert bound([20 * t for t in times]) <= bound(interpolated([20.0, 0.05], n)) * (1 + 1e-12)
+
+
+def test_aligned_takes_a_network_objective():
+    """The sampled bound of the exact belief stands in for a network's: optimised on one seed, it is lower on another."""
+    belief, data = LAW.denoiser(PROCESS), LAW.sample(100, 3)
+    times = aligned(PROCESS, 3, lambda k: path_divergence(belief, data, k, seed=1).value, 20.0, 0.05, candidates=5, sweeps=3)
+    fresh = LAW.sample(2000, 4)
+    before, after = (path_divergence(belief, fresh, k, seed=2).value for k in (interpolated([20.0, 0.05], 3), [20 * t for t in times]))
+    assert after < 0.8 * before
+
+
+@pytest.mark.parametrize("n", [1, 5, 40])
+@pytest.mark.parametrize("std", [0.1, 0.5, 3.0])
+def test_tangent_schedule_shrinks_as_the_cosine(n, std):
+    """Every Euler step keeps cos(Theta / n) of the flow's standard deviation."""
+    law = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, std**2))
+    found = response(ddim().compile(PROCESS, tangent(PROCESS, n, std)), law)
+    angle = math.atan(20 / std) - math.atan(0.002 / std)
+    assert float(found.start / found.flow_start) == pytest.approx(math.cos(angle / n) ** n, rel=1e-10)
+
+
+def test_tangent_is_better_than_any_neighbour_for_euler():
+    law = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 0.25))
+    ratios = [20 * t for t in tangent(PROCESS, 4, 0.5)]
+
+    def kept(k):
+        found = response(ddim().compile(PROCESS, times_of(PROCESS, k)), law)
+        return float(found.start / found.flow_start)
+
+    for i in range(1, 4):
+        for factor in (0.97, 1.03):
+            assert kept([*ratios[:i], factor * ratios[i], *ratios[i + 1 :]]) < kept(ratios)
+
+
+def test_published_tables_are_kept_and_interpolated():
+    """Ten steps are the table's, other numbers lie on its log-linear curve; the first ratio is the process's own."""
+    process = BetaTable.scaled_linear()
+    times = published(process, "stable-diffusion-1.5")
+    ratios = process.ratio(torch.tensor(times[:-1], dtype=torch.float64)).tolist()
+    assert times[0] == 1.0
+    assert times[-1] == 0.0
+    assert ratios[1:] == pytest.approx(PUBLISHED["stable-diffusion-1.5"][1:], rel=1e-9)
+    double = published(EDM(700.0), "stable-video-diffusion", 19)
+    assert len(double) == 20
+    assert [700 * t for t in double[:-1:2]] == pytest.approx(PUBLISHED["stable-video-diffusion"], rel=1e-9)
+    assert 700 * double[1] == pytest.approx(math.sqrt(700 * 54.5), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: tangent(PROCESS, 0, 0.5), "n, std"),
+        (lambda: tangent(PROCESS, 5, 0.5, 0.1, 0.2), "ratio_min"),
+        (lambda: published(PROCESS, "unknown"), "stable-diffusion-1.5"),
+        (lambda: published(PROCESS, "stable-video-diffusion"), "ratios in"),
+        (lambda: published(PROCESS, "stable-diffusion-xl", 1), "at least 2 steps"),
+        (lambda: aligned(PROCESS, 5, exact_bound, 0.1, 0.2), "ratio_min < ratio_max"),
+        (lambda: BeliefError((1.0, 2.0), (2.0, 1.0)), "never fall"),
+        (lambda: BeliefError((2.0, 1.0), (1.0, 2.0)), "rising ratios"),
+        (lambda: BeliefError((1.0, 2.0), (1.0,)), "as many values"),
+        (lambda: BeliefError.of_gaussian(LAW, 20.0, 0.05).bound()([20.0, 0.01]), "ratios in"),
+        (lambda: BeliefError.of_gaussian(LAW, 20.0, 0.05).bound()([1.0, 1.0]), "that fall"),
+        (lambda: path_divergence(LAW.denoiser(PROCESS), LAW.sample(4, 0), [1.0, 0.5], order=0), "at least 1"),
+    ],
+)
+def test_bad_input_is_refused(call, match):
+    with pytest.raises(ArgumentError, match=match):
+        call()
