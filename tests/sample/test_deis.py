@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_runge_kutta_is_the_textbook_recursion():
         ("ratio", over_ratio, k, x0 / PROCESS.alpha(TIMES[0]), PROCESS.alpha(TIMES[-1])),
         ("time", over_time, TIMES, x0, 1.0),
     ):
-        for a, b in zip(nodes, nodes[1:], strict=False):
+        for a, b in pairwise(nodes):
             h = b - a
             s1 = slope(state, a)
             s2 = slope(state + h / 2 * s1, a + h / 2)

@@ -75,9 +75,7 @@ def adaptive_dpm_solver(
     process = denoiser.process
     lam, last = float(process.half_log_snr(start)), float(process.half_log_snr(end))
     if not (math.isfinite(lam) and math.isfinite(last) and lam < last):
-        raise ArgumentError(
-            "start, end", (start, end), "falling times of finite log-SNR", "A last DDIM step reaches zero noise."
-        )
+        raise ArgumentError("start, end", (start, end), "falling times of finite log-SNR", "A last DDIM step reaches zero noise.")
     if order not in (2, 3):
         raise ArgumentError("order", order, "2 or 3")
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0 and first > 0):
@@ -86,9 +84,7 @@ def adaptive_dpm_solver(
     while times[-1] > end:
         t = float(process.time(lam + h)) if h < last - lam else end
         if t >= times[-1] or evaluations > _MOST:
-            raise ArgumentError(
-                "rtol, atol", (rtol, atol), f"tolerances that {x.dtype} can meet", f"Steps vanish at t = {times[-1]:.6g}."
-            )
+            raise ArgumentError("rtol, atol", (rtol, atol), f"tolerances that {x.dtype} can meet", f"Steps vanish at t = {times[-1]:.6g}.")
         low, high, cost = _pair(denoiser, x, times[-1], t, order, prediction)
         delta = (rtol * torch.maximum(low.abs(), low_before.abs())).clamp(min=atol)
         error = float(((high - low) / delta).flatten(1).square().mean(1).sqrt().max())
