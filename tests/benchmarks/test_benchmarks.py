@@ -18,7 +18,7 @@ def test_the_command_lists_its_figures(capsys):
     assert command.main(["--list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in command.FIGURES)
-    assert len(command.FIGURES) == 8
+    assert len(command.FIGURES) == 9
 
 
 def test_an_unknown_figure_is_refused(capsys):

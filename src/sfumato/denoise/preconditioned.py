@@ -73,11 +73,12 @@ class Preconditioned(nn.Module, Denoiser):
         precise = torch.promote_types(x.dtype, torch.float32)
         a, s, variances = (c.to(precise) for c in (alpha[..., None], sigma[..., None], self.scalings.spectrum_like(x)))
         centred = x - over_events(a.squeeze(-1), x) * mean
-        c_in = (a * a * variances + s * s).rsqrt()
+        c_in = torch.addcmul(s * s, a * a, variances).rsqrt()
         modes = self.scalings.project(centred)
         said = self.network(self.scalings.combine((c_in, centred, modes)), label, condition)
         if said.shape != x.shape:
             raise ShapeError("network", tuple(said.shape), f"an answer of the shape of its input, {tuple(x.shape)}")
         said = said.to(x.dtype)
-        c_skip, c_out = a * variances * (c_in * c_in), s * variances.sqrt() * c_in
+        share = variances.sqrt() * c_in
+        c_skip, c_out = a * share.square(), s * share
         return mean + self.scalings.combine((c_skip, centred, modes), (c_out, said, self.scalings.project(said)))

@@ -59,12 +59,12 @@ class Basis(ABC):
     def combine(self, *terms: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, "batch dim"]:
         """The sum of `scale(gains, x)` over terms `(gains, x, U^T x)`, which costs one lift however many they are."""
         if self.rank == self.dim:
-            return self.lift(_sum(gains.to(x.dtype) * c for gains, x, c in terms))
-        outside = _sum(x * gains[..., self.rank :].to(x.dtype) for gains, x, _ in terms)
+            return self.lift(_weighted((gains.to(x.dtype), c) for gains, x, c in terms))
+        outside = _weighted((gains[..., self.rank :].to(x.dtype), x) for gains, x, _ in terms)
         if self.rank == 0:
             return outside
         # the difference is taken before the cast, in the gains' own precision
-        inside = _sum((gains[..., : self.rank] - gains[..., self.rank :]).to(x.dtype) * c for gains, x, c in terms)
+        inside = _weighted(((gains[..., : self.rank] - gains[..., self.rank :]).to(x.dtype), c) for gains, x, c in terms)
         return outside + self.lift(inside)
 
     def total(self, values: Float[Tensor, "*batch modes"]) -> Float[Tensor, "*batch"]:
@@ -87,8 +87,10 @@ class Basis(ABC):
         return x.to(self.dtype)
 
 
-def _sum(terms: Iterable[Tensor]) -> Tensor:
-    return functools.reduce(torch.add, terms)
+def _weighted(terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """`sum_i g_i x_i`, each term added as it is multiplied."""
+    (g, x), *rest = terms
+    return functools.reduce(lambda done, term: torch.addcmul(done, *term), rest, g * x)
 
 
 class MatrixBasis(Basis):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, holds
@@ -58,7 +59,7 @@ def _euler() -> Iterator[Check]:
     yield close("N = 5: standard deviation kept, EDM rho = 7", _kept(process, karras(process, 6, ratio_min=low)[:-1]), 0.548, absolute=1e-3)
     yield control(at_least("N = 5: standard deviation kept, log-uniform", _kept(process, uniform_log_snr(process, 5, end=low / 80)), best))
 
-    def lost(logs: Sequence[float]) -> float:
+    def lost(logs: np.ndarray) -> float:
         k = [80.0, *sorted((math.exp(u) for u in logs), reverse=True), low]
         return -math.log(_kept(process, [v / 80 for v in k])) if all(a > b for a, b in pairwise(k)) else math.inf
 

@@ -31,7 +31,7 @@ def _spread_error(program: Program) -> float:
     return math.sqrt(float(out.variance(variance) / out.target)) - 1
 
 
-def _ou(window: float | str, steps: int) -> Program:
+def _ou(window: int | float | str, steps: int) -> Program:
     return Restoration(window).compile(_OU, tuple(torch.linspace(1.0, 0.1, steps + 1, dtype=torch.float64).tolist()))
 
 

@@ -44,7 +44,7 @@ def _middles(path: MostLikelyPath) -> tuple[Tensor, Tensor, Tensor]:
 def _monostable() -> Iterator[Check]:
     system, start, end = example_dynamics.monostable(), _state(-2, 2), _state(2, 2)
 
-    def path(T: float) -> MostLikelyPath:
+    def path(T: int | float) -> MostLikelyPath:
         return most_likely_path(system, start, end, _time(T, 200), generators=[_TURN])
 
     for T, speeds, turning, tolerance in ((1.0, 11.584987, -6.807345, 1e-5), (10.0, 1.319e-7, -7.264e-4, 1e-2)):
