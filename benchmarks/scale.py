@@ -47,7 +47,7 @@ print(json.dumps({"fit": fitted, "use": time.perf_counter() - start, "leading": 
 _REPORT = """
 import sys
 from sfumato.cli import main
-main(["explain", "--data", sys.argv[1], "--only", "gaussian,teleport,linear", "--steps", "20", "--out", sys.argv[2]])
+main(["explain", "--data", sys.argv[1], "--only", "gaussian,teleport,linear", "--steps", "5", "--out", sys.argv[2]])
 """
 
 
@@ -66,7 +66,7 @@ def measure(quick: bool = False) -> Figure:
         at_most("statistics: peak memory of its own, GB", peak / _GIGABYTE, 4),
         at_most("five leading variances: largest relative error", off, 5 * math.sqrt(2 / n), "5 standard errors of a variance"),
         Row("Gaussian denoiser and flow of 256 images: seconds", found["use"]),
-        at_most("report on a model of them: seconds", report_seconds, 600, "20 training steps, then the Gaussian panels"),
+        at_most("report on a model of them: seconds", report_seconds, 600, "5 training steps, then the Gaussian panels"),
         at_most("report: peak memory of its own, GB", report_peak / _GIGABYTE, 4),
     ]
     return Figure(rows, {"threads": torch.get_num_threads()})
