@@ -31,6 +31,8 @@ FIGURES = {
     "training": "7. Training against a bare PyTorch loop",
     "resume": "8. Training killed and taken up again",
     "scale": "9. Statistics, Gaussian parts and the report of 50,000 images of 3x64x64",
+    "order_table": "10. The order table: every preset, stated against measured",
+    "presets": "11. What a preset costs: compiling 20 steps, and a term of a step",
 }
 RESULTS = Path(__file__).parent / "results"
 _MARKS = {True: "reached", False: "MISSED", None: ""}

@@ -100,15 +100,6 @@ def test_published_solvers_have_the_order_they_claim(solver):
     assert agrees(slope(solver, solver.order), solver.order)
 
 
-@pytest.mark.parametrize("solver", [s for s in PRESETS.values() if s.deterministic], ids=lambda s: s.name)
-def test_every_deterministic_preset_has_the_order_it_states(solver):
-    """The order table. `Fast` is given multiples of 3, so that its steps end alike."""
-    if isinstance(solver, Fast):
-        assert agrees(measured_order(on(PROCESS, solver), G4, (60, 84, 120)).slope, 2)
-    else:
-        assert agrees(slope(solver, solver.order), solver.order)
-
-
 def test_a_ramped_start_hides_behind_high_noise_until_the_error_is_small():
     """Its first step has order 1, hence order 2 in the end. From half log-SNR -1 that shows: 2.2 against 3.0 of an exact start."""
     start, end = (float(PROCESS.time(v)) for v in (-1.0, 2.0))

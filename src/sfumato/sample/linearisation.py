@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -107,7 +107,7 @@ class Linearisation:
     def scale(self, alpha: float, sigma: float) -> Tensor:
         """`s = sqrt(alpha^2 l + sigma^2)` per mode; `alpha` where `l` is infinite, as only ratios matter."""
         finite = torch.sqrt(alpha**2 * self._finite + sigma**2)
-        return torch.where(torch.isinf(self.variance), alpha, finite)
+        return torch.where(self._infinite, alpha, finite) if self._any_infinite else finite
 
     def gain(self, alpha: float, sigma: float) -> Tensor:
         """`gamma = alpha l / (alpha^2 l + sigma^2)` per mode: the law's share of the belief.
@@ -115,16 +115,33 @@ class Linearisation:
         Raises:
             ArgumentError: noise prediction where no signal is left.
         """
-        infinite = torch.isinf(self.variance)
-        if alpha == 0 and bool(infinite.any()):
+        if alpha == 0 and self._any_infinite:
             raise ArgumentError("times", "a start at alpha = 0", "a start with some signal left for noise prediction")
         top = alpha * self._finite
         finite = torch.where(top == 0, 0.0, top / (alpha * top + sigma**2))
-        return torch.where(infinite, 1 / alpha if alpha else math.inf, finite)
+        return torch.where(self._infinite, 1 / alpha, finite) if self._any_infinite else finite
 
-    @property
+    # asked at every step, and the same at each
+    @cached_property
+    def _infinite(self) -> Tensor:
+        return torch.isinf(self.variance)
+
+    @cached_property
+    def _any_infinite(self) -> bool:
+        return bool(self._infinite.any())
+
+    @cached_property
     def _finite(self) -> Tensor:
-        return torch.where(torch.isinf(self.variance), 0.0, self.variance)
+        return torch.where(self._infinite, 0.0, self.variance)
+
+    @cached_property
+    def _still(self) -> Tensor:
+        return self.variance == 0
+
+    @cached_property
+    def _turns(self) -> tuple[float, ...]:
+        """Where the kernel of each mode turns from rising to falling."""
+        return tuple((-0.5 * torch.log(self._finite[self._finite > 0])).tolist())
 
     def weights(self, base: float, end: float, nodes: Sequence[float], level: tuple[float, float]) -> Tensor:
         """The weights `w_n` of a step.
@@ -142,32 +159,35 @@ class Linearisation:
         """
         if len(nodes) > 1 and not all(math.isfinite(v) for v in (*nodes, end)):
             raise ArgumentError("nodes", list(nodes), "finite half log-SNR where more than one node is interpolated")
-        still = self.variance == 0
-        if math.isinf(end) and self.power == 0 and not bool(still.all()):
+        if math.isinf(end) and self.power == 0 and not bool(self._still.all()):
             raise ArgumentError(
                 "power", 0.0, "a power above 0 for a step to zero noise", "There the residual vanishes and its integral does not."
             )
         lam, step = self._quadrature(base, end)
         k = torch.exp(-lam)[:, None]
         # (k / S)^(2q) / S of every mode at every quadrature point
-        size = torch.where(torch.isinf(self.variance), 1.0, torch.sqrt(self._finite + k**2))
+        size = torch.sqrt(self._finite + k**2)
+        if self._any_infinite:
+            size = torch.where(self._infinite, 1.0, size)
         kernel = step[:, None] * (k / size) ** (2 * self.power) / size
-        out = torch.stack([(kernel * basis[:, None]).sum(0) for basis in self.polynomials(lam, nodes)])
-        own = torch.exp(-torch.tensor(nodes, dtype=torch.float64))[:, None]
-        # S_n / k_n -> 1 as k_n -> inf
-        own_size = torch.where(torch.isinf(self.variance), 1 / own, torch.sqrt(self._finite / own**2 + 1))
-        out = self.scale(*level) * own_size ** (2 * self.power) * out
+        out = (kernel.sum(0) if len(nodes) == 1 else torch.stack(self.polynomials(lam, nodes)) @ kernel).reshape(len(nodes), -1)
+        out = self.scale(*level) * out
+        if self.power:
+            own = torch.exp(-torch.tensor(nodes, dtype=torch.float64))[:, None]
+            # S_n / k_n -> 1 as k_n -> inf
+            own_size = torch.sqrt(self._finite / own**2 + 1)
+            if self._any_infinite:
+                own_size = torch.where(self._infinite, 1 / own, own_size)
+            out = own_size ** (2 * self.power) * out
         # with l = 0 the kernel sits at the end itself as the noise vanishes: the step returns the data prediction
-        return torch.where(still & (level[1] == 0), level[0], out)
+        return torch.where(self._still, level[0], out) if level[1] == 0 else out
 
     def _quadrature(self, base: float, end: float) -> tuple[Tensor, Tensor]:
         """Gauss-Legendre points and weights in `lambda` over panels; infinite ends are followed until the kernel is below rounding."""
-        # where the kernel of each mode turns from rising to falling
-        turns = (-0.5 * torch.log(self._finite[self._finite > 0])).tolist()
-        low = base if math.isfinite(base) else min((v for v in (end, *turns) if math.isfinite(v)), default=0.0) - _REACH
+        low = base if math.isfinite(base) else min((v for v in (end, *self._turns) if math.isfinite(v)), default=0.0) - _REACH
         high = end
         if math.isinf(end):
-            high = max([low, *turns]) + _REACH / (2 * self.power) if self.power else low
+            high = max([low, *self._turns]) + _REACH / (2 * self.power) if self.power else low
         edges = torch.linspace(low, high, max(1, math.ceil((high - low) / _PANEL)) + 1, dtype=torch.float64)
         width = (edges[1:] - edges[:-1])[:, None]
         unit, weight = _gauss()
