@@ -88,6 +88,78 @@ class Plan:
         return cls(program, tuple(terms), tuple(weights), tuple(map(tuple, forget)))
 
 
+class Walk:
+    """A program on its way: for callers that ask the network themselves, such as the schedulers of other libraries.
+
+    `run` is the loop `while (node := walk.advance()) is not None: walk.tell(answer)`.
+
+    Arguments:
+        program: the table, or its plan if many batches are to run.
+        x: the start `X_0` `(batch, *event)`, whose dtype and device the walk keeps.
+        draws: the noise, for a stochastic program.
+        on_node: called after every node.
+
+    Raises:
+        ArgumentError: a stochastic program without draws, or a spectral one on another event size than its law's.
+    """
+
+    def __init__(
+        self, program: Program | Plan, x: Tensor, draws: Draws | None = None, on_node: Callable[[Event], None] | None = None
+    ) -> None:
+        self.plan = program if isinstance(program, Plan) else Plan.of(program, x.dtype, x.device)
+        table = self.plan.program
+        if table.draws and draws is None:
+            raise ArgumentError("draws", None, f"noise for the {len(table.draws)} draws of the stochastic program {table.name}")
+        self.x, self.node, self._draws, self._on_node = x, 0, draws, on_node
+        self._space = None if table.space is None else _Space(table, x)
+        self._asked, self._done = set(table.evaluated), False
+        self._latest: Tensor | None = None
+        # what the rows read: states, answers and, only while a row is written, noise
+        self._seen: tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]] = ({0: x}, {}, {})
+
+    def advance(self) -> int | None:
+        """Go on to the next node whose answer the table uses, and return its number; None at the end. The state there is `x`."""
+        while True:
+            if not self._done and self.node in self._asked:
+                return self.node
+            if not self._done:
+                self._leave()
+            if self.node + 1 == len(self.plan.terms):
+                return None
+            self.node, self._done = self.node + 1, False
+            self._enter(self.plan.terms[self.node])
+
+    def tell(self, answer: Tensor) -> None:
+        """The denoiser's answer `(batch, *event)` at the node that `advance` returned."""
+        self._latest = self._seen[1][self.node] = answer
+        self._leave()
+
+    def replace(self, x: Tensor) -> None:
+        """Go on from another state at the present node, e.g. one of which a part was painted over."""
+        self.x = self._seen[0][self.node] = x
+        if self._space is not None:
+            self._space.modes.pop((0, self.node), None)
+
+    def _enter(self, line: tuple[_Term, ...]) -> None:
+        for term in line:
+            if term.kind == 2 and self._draws is not None:
+                self._seen[2][term.node] = self._draws.draw(term.node)
+        self.x = _row(line, self._seen, self.x)
+        if self._space is not None:
+            self.x = self._space.correct(self.x, line, self._seen, self.plan.mean_weight[self.node])
+        self._seen[0][self.node] = self.x
+        self._seen[2].clear()
+
+    def _leave(self) -> None:
+        if self._on_node is not None:
+            self._on_node(Event(self.node, self.plan.program.times[self.node], self.x, self._latest))
+        for kind, j in self.plan.forget[self.node]:
+            del self._seen[kind][j]
+            if self._space is not None:
+                self._space.modes.pop((kind, j), None)
+        self._done = True
+
+
 def run(
     program: Program | Plan,
     denoise: Denoise,
@@ -98,41 +170,17 @@ def run(
     """Walk a program from `x` at its first node and return `X_N`.
 
     Arguments:
-        program: the table, or its plan if many batches are to run.
         denoise: the denoiser, asked at the nodes that the table uses.
-        x: the start `X_0` `(batch, *event)`, whose dtype and device the walk keeps.
-        draws: the noise, for a stochastic program.
-        on_node: called after every node.
+        program, x, draws, on_node: see `Walk`.
 
     Raises:
-        ArgumentError: a stochastic program without draws, or a spectral one on another event size than its law's.
+        ArgumentError: see `Walk`.
     """
-    plan = program if isinstance(program, Plan) else Plan.of(program, x.dtype, x.device)
-    table = plan.program
-    if table.draws and draws is None:
-        raise ArgumentError("draws", None, f"noise for the {len(table.draws)} draws of the stochastic program {table.name}")
-    space = None if table.space is None else _Space(table, x)
-    asked, latest = set(table.evaluated), None
-    # what the rows read: states, answers and, only while a row is written, noise
-    seen: tuple[dict[int, Tensor], dict[int, Tensor], dict[int, Tensor]] = ({0: x}, {}, {})
-    for i, line in enumerate(plan.terms):
-        if i:
-            for term in line:
-                if term.kind == 2 and draws is not None:
-                    seen[2][term.node] = draws.draw(term.node)
-            x = seen[0][i] = _row(line, seen, x)
-            if space is not None:
-                x = seen[0][i] = space.correct(x, line, seen, plan.mean_weight[i])
-            seen[2].clear()
-        if i in asked:
-            latest = seen[1][i] = denoise(x, table.times[i])
-        if on_node is not None:
-            on_node(Event(i, table.times[i], x, latest))
-        for kind, j in plan.forget[i]:
-            del seen[kind][j]
-            if space is not None:
-                space.modes.pop((kind, j), None)
-    return x
+    walk = Walk(program, x, draws, on_node)
+    times = walk.plan.program.times
+    while (node := walk.advance()) is not None:
+        walk.tell(denoise(walk.x, times[node]))
+    return walk.x
 
 
 def _row(line: tuple[_Term, ...], seen: tuple[dict[int, Tensor], ...], like: Tensor) -> Tensor:
