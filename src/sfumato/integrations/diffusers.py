@@ -48,7 +48,7 @@ _TOP = 1 - 1e-3  # where a process that ends in pure noise is entered: its state
 
 
 @dataclass
-class ProgramSchedulerOutput(SchedulerOutput):
+class ProgramSchedulerOutput(SchedulerOutput):  # type: ignore[misc]
     """What a step returns.
 
     Arguments:
@@ -78,8 +78,12 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """
 
     _compatibles: ClassVar[list[str]] = [e.name for e in KarrasDiffusionSchedulers]
+    _walk: Walk | None
+    _index: int | None
+    _given: Tensor | None
+    _draws: _Draws
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
         num_train_timesteps: int = 1000,
@@ -218,7 +222,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def step(
         self,
         model_output: Tensor,
-        timestep: float | Tensor,
+        timestep: int | float | Tensor,
         sample: Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
@@ -320,9 +324,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _use(self, program: Program | None, device: Any = None) -> None:
         """Make a program the present one, and forget the walk."""
-        self._walk: Walk | None = None
-        self._index: int | None = None
-        self._given: Tensor | None = None
+        self._walk, self._index, self._given = None, None, None
         self._draws = _Draws(torch.zeros(0))
         self._begin = None
         if program is None:
@@ -336,7 +338,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         levels = self.process.sigma(nodes) if isinstance(self.process, FlowMatching) else self.process.ratio(nodes)
         self.sigmas = torch.cat([levels, torch.zeros(1, dtype=torch.float64)]).to(torch.float32)
 
-    def _place(self, timestep: float | Tensor) -> int:
+    def _place(self, timestep: int | float | Tensor) -> int:
         """The entry of `timesteps` that a step is for."""
         if self._index is not None and self._index < len(self.timesteps) and float(self.timesteps[self._index]) == float(timestep):
             return self._index
