@@ -19,7 +19,8 @@ from diffusers import (
 from sfumato.denoiser import from_data
 from sfumato.errors import ArgumentError, RecipeError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
-from sfumato.integrations.diffusers import STATISTICS, ProgramScheduler, settings_of
+from sfumato.integrations.diffusers import STATISTICS, ProgramScheduler
+from sfumato.integrations.training import settings_of
 from sfumato.noise import BetaTable, FlowMatching
 from sfumato.sample import PRESETS, Exponential, Linearisation, run, uniform_log_snr, uniform_time
 from sfumato.sample.multistep import ddim
@@ -39,7 +40,7 @@ def network(scheduler: ProgramScheduler):
     denoiser, view = LAW.denoiser(scheduler.process), VIEW[scheduler.config.prediction_type]
 
     def answer(x, index):
-        t = scheduler._of_index(float(index))
+        t = scheduler.training.time(float(index))
         return from_data(denoiser.denoise(x, t), view, x, t, scheduler.process)
 
     return answer
@@ -142,7 +143,7 @@ def test_what_is_painted_over_between_steps_is_seen():
     x = scheduler.step(ask(x, t), t, x).prev_sample
     program = ddim().compile(TABLE, scheduler._times)
     y, t = x + 1, scheduler.timesteps[1]
-    data = LAW.denoiser(TABLE).denoise(y, scheduler._of_index(float(t)))
+    data = LAW.denoiser(TABLE).denoise(y, scheduler.training.time(float(t)))
     expected = float(program.rows[2].states[1]) * y + float(program.rows[2].data[1]) * data
     assert float((scheduler.step(ask(y, t), t, y).prev_sample - expected).abs().max()) < 1e-4
 

@@ -4,11 +4,6 @@ A scheduler is asked for times, and then told the network's answer at one after 
 between calls is `x = alpha x_0 + sigma eps` of the process; `timesteps` holds one entry an evaluation, so a solver of two stages has two a
 step. A program that is carried in closed form to its first evaluation (a teleport) is carried there by `scale_model_input`.
 
-| `prediction_type` | what the network answers | process |
-|---|---|---|
-| `epsilon`, `sample`, `v_prediction` | noise, clean data, `alpha eps - sigma x_0` | the table of betas |
-| `flow_prediction` | the velocity `eps - x_0`, at `timestep = N sigma` | `x = (1 - sigma) x_0 + sigma eps` |
-
 Importing this module needs `diffusers`.
 """
 
@@ -26,9 +21,10 @@ from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, Sch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from sfumato.denoiser import View, to_data
+from sfumato.denoiser import to_data
 from sfumato.errors import ArgumentError, RecipeError
 from sfumato.exact import Gaussian
+from sfumato.integrations.training import VIEWS, Training, beta_table, one_of, same_process, settings_of
 from sfumato.learn.law_file import read_law, write_law
 from sfumato.noise import BetaTable, FlowMatching, ScalarProcess, over_events
 from sfumato.sample import PRESETS, Program, Solver, Walk
@@ -40,9 +36,6 @@ STATISTICS = "scheduler_statistics.safetensors"
 Grid = Literal["log-snr", "karras", "time"]
 """Steps equal in log-SNR, in the 7th root of the noise-to-signal ratio, or in time."""
 
-BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
-
-_VIEWS: dict[str, View] = {"epsilon": "noise", "sample": "data", "v_prediction": "v", "flow_prediction": "velocity"}
 _LEAST_RATIO = 0.01
 _TOP = 1 - 1e-3  # where a process that ends in pure noise is entered: its state is still noise to 1e-3
 
@@ -99,14 +92,15 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         clip_sample_range: float = 1.0,
         programs: dict[str, Any] | None = None,
     ) -> None:
-        _one_of("prediction_type", prediction_type, _VIEWS)
-        _one_of("solver", solver, PRESETS)
-        _one_of("grid", grid, get_args(Grid))
+        one_of("prediction_type", prediction_type, VIEWS)
+        one_of("solver", solver, PRESETS)
+        one_of("grid", grid, get_args(Grid))
         if prediction_type == "flow_prediction":
             self.process: ScalarProcess = FlowMatching()
         else:
-            self.process = _table(num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas)
+            self.process = beta_table(num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas)
             self.betas = torch.tensor(self.process.betas)
+        self.training = Training(self.process, num_train_timesteps if trained_betas is None else len(trained_betas), VIEWS[prediction_type])
         self.law: Gaussian | None = None
         self.programs: dict[int, Program] = {}
         self._solver: Solver = PRESETS[solver]
@@ -147,7 +141,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if spectral and law is None:
                 raise RecipeError(STATISTICS, "nothing", "the law of a spectral program", "Keep it beside the scheduler's configuration.")
             program = Program.from_dict(dict(data), law if spectral else None)
-            if not _same_process(program.process, self.process):
+            if not same_process(program.process, self.process):
                 raise RecipeError(f"programs.{n}.process", program.process.kind, f"the scheduler's process, {self.process.kind}")
             self.programs[int(n)] = program
         return self
@@ -204,9 +198,9 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if sum(given[1:]) > 1 or not any(given):
             raise ArgumentError("num_inference_steps, timesteps, sigmas", given, "a number of steps, or timesteps, or sigmas")
         if timesteps is not None:
-            program = self._compile((*(self._of_index(float(t)) for t in timesteps), 0.0))
+            program = self._compile((*(self.training.time(float(t)) for t in timesteps), 0.0))
         elif sigmas is not None:
-            program = self._compile((*(self._of_sigma(float(s)) for s in sigmas if float(s) > 0), 0.0))
+            program = self._compile((*(self.training.time_of_sigma(float(s)) for s in sigmas if float(s) > 0), 0.0))
         else:
             program = self._program(int(num_inference_steps or 0))
         self._use(program, device)
@@ -258,7 +252,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """`alpha x_0 + sigma noise` at the network's times `timesteps`, a scalar or one per sample."""
-        t = torch.tensor([self._of_index(float(v)) for v in timesteps.reshape(-1)], dtype=torch.float64)
+        t = torch.tensor([self.training.time(float(v)) for v in timesteps.reshape(-1)], dtype=torch.float64)
         t = t.expand(len(original_samples)) if len(t) == 1 else t
         alpha, sigma = self.process.levels(t)
         return over_events(alpha, original_samples) * original_samples + over_events(sigma, noise) * noise
@@ -334,9 +328,8 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.num_inference_steps = len(self._times) - 1
         nodes = torch.tensor([program.times[j] for j in program.evaluated], dtype=torch.float64)
         self._nodes = nodes
-        self.timesteps = self._index_of(nodes).to(torch.float32).to(device)
-        levels = self.process.sigma(nodes) if isinstance(self.process, FlowMatching) else self.process.ratio(nodes)
-        self.sigmas = torch.cat([levels, torch.zeros(1, dtype=torch.float64)]).to(torch.float32)
+        self.timesteps = self.training.index(nodes).to(torch.float32).to(device)
+        self.sigmas = torch.cat([self.training.sigmas(nodes), torch.zeros(1, dtype=torch.float64)]).to(torch.float32)
 
     def _place(self, timestep: int | float | Tensor) -> int:
         """The entry of `timesteps` that a step is for."""
@@ -369,26 +362,9 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The clean data that the network's answer stands for."""
         if self.config.variance_type in ("learned", "learned_range") and output.shape[1] == 2 * x.shape[1]:
             output = output[:, : x.shape[1]]
-        data = to_data(output, _VIEWS[self.config.prediction_type], x, t, self.process)
+        data = to_data(output, self.training.view, x, t, self.process)
         limit = float(self.config.clip_sample_range)
         return data.clamp(-limit, limit) if self.config.clip_sample else data
-
-    def _index_of(self, t: Tensor) -> Tensor:
-        """The network's times of ours."""
-        n = self.config.num_train_timesteps
-        return self.process.index(t) if isinstance(self.process, BetaTable) else n * self.process.sigma(t)
-
-    def _of_index(self, index: float) -> float:
-        """Our time of the network's."""
-        if isinstance(self.process, BetaTable):
-            return min(max((index + 1) / self.process.steps, 0.0), 1.0)
-        return self._of_sigma(index / self.config.num_train_timesteps)
-
-    def _of_sigma(self, sigma: float) -> float:
-        """Our time of a noise-to-signal ratio, or of flow matching's `sigma`."""
-        if isinstance(self.process, FlowMatching):
-            return float(self.process.time(math.log((1 - sigma) / sigma))) if 0 < sigma < 1 else float(sigma)
-        return float(self.process.time(-math.log(sigma)))
 
 
 class _Draws:
@@ -404,28 +380,6 @@ class _Draws:
         return out
 
 
-def settings_of(scheduler: Any) -> dict[str, Any]:
-    """The arguments of `ProgramScheduler` that say what a pipeline's network was trained on, read from its own scheduler.
-
-    Raises:
-        ArgumentError: a scheduler of another kind of process, or a prediction type that we do not know.
-    """
-    config = dict(scheduler.config)
-    if "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction":
-        return {"num_train_timesteps": config["num_train_timesteps"], "prediction_type": "flow_prediction"}
-    if not hasattr(scheduler, "betas") or "sigma_data" in config:
-        raise ArgumentError("scheduler", type(scheduler).__name__, "a scheduler with a table of betas, or of flow matching")
-    kind = config.get("prediction_type", "epsilon")
-    _one_of("prediction_type", kind, _VIEWS)
-    betas = [float(b) for b in scheduler.betas]
-    return {
-        "num_train_timesteps": len(betas),
-        "trained_betas": betas,
-        "prediction_type": kind,
-        "variance_type": config.get("variance_type"),
-    }
-
-
 def _settings(process: ScalarProcess) -> dict[str, Any]:
     if isinstance(process, BetaTable):
         return {"num_train_timesteps": process.steps, "trained_betas": list(process.betas)}
@@ -434,30 +388,6 @@ def _settings(process: ScalarProcess) -> dict[str, Any]:
     raise RecipeError(
         "programs", process.kind, "programs of a table of betas or of flow matching", "Give the pipeline's scheduler as well."
     )
-
-
-def _table(n: int, start: float, end: float, schedule: str, trained: Any) -> BetaTable:
-    """The table of betas of a configuration, as `diffusers` computes it."""
-    if trained is not None:
-        return BetaTable(tuple(float(b) for b in trained))
-    _one_of("beta_schedule", schedule, get_args(BetaSchedule))
-    if schedule == "linear":
-        return BetaTable.linear(n, start, end)
-    if schedule == "scaled_linear":
-        return BetaTable.scaled_linear(n, start, end)
-    kept = [math.cos((i / n + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(n + 1)]
-    return BetaTable(tuple(min(1 - kept[i + 1] / kept[i], 0.999) for i in range(n)))
-
-
-def _same_process(one: ScalarProcess, other: ScalarProcess) -> bool:
-    """Whether two processes have the same levels; tables that went through half-precision files differ in the last digits."""
-    t = torch.linspace(0, 1, 101, dtype=torch.float64)
-    return all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(one.levels(t), other.levels(t), strict=True))
-
-
-def _one_of(name: str, given: Any, known: Any) -> None:
-    if given not in known:
-        raise ArgumentError(name, repr(given), f"one of {', '.join(known)}")
 
 
 def _file(where: Any, subfolder: str | None, options: Mapping[str, Any]) -> Path:
