@@ -26,6 +26,16 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option(help="folder that everything is written to")]
 Seed = Annotated[int, typer.Option(help="seed of all noise")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+Model = Annotated[
+    str | None,
+    typer.Argument(help="folder of a trained model or of a diffusers pipeline, or a hub id; trains one on the data if left out"),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="bundled set, folder of images, or array file; default: the model's own, a pipeline's own samples, or digits"),
+]
+Prompted = Annotated[str | None, typer.Option("--prompt", help="what a text-to-image pipeline shall draw")]
+Guidance = Annotated[float, typer.Option(help="guidance scale, with a prompt")]
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -69,41 +79,65 @@ def _train(data: Dataset, out: Path, seed: int, steps: int | None, conditional: 
     return denoiser
 
 
-def _model(folder: Path) -> tuple[Preconditioned, dict[str, Any]]:
+def _model(where: str, prompt: str | None = None, guidance: float = 1.0) -> tuple[Any, dict[str, Any]]:
+    """A model of ours or a pipeline's, and what is known of it."""
+    from sfumato.integrations.subject import facts, is_pipeline, open_pipeline
     from sfumato.learn import about_model, load_model
 
-    return load_model(folder), about_model(folder)
+    if is_pipeline(where):
+        denoiser = open_pipeline(where, prompt, guidance)
+        return denoiser, facts(denoiser)
+    if prompt is not None or guidance != 1:
+        raise ArgumentError("--prompt, --guidance", prompt, "none", "This model reads no prompts.")
+    return load_model(where), about_model(where)
 
 
 def _subject(
-    model: Path | None, data: str | None, out: Path, seed: int, steps: int | None
-) -> tuple[Preconditioned, Dataset, str, dict[str, Any]]:
+    model: str | None,
+    data: str | None,
+    out: Path,
+    seed: int,
+    steps: int | None,
+    prompt: str | None = None,
+    guidance: float = 1.0,
+    own: int = 1500,
+) -> tuple[Any, Dataset, str, dict[str, Any]]:
     """The model to look at, trained first if none is given; its data; where it lies, seen from `out`; facts about it."""
     from sfumato.data import load
+    from sfumato.integrations.subject import HUB, is_pipeline, own_samples, pipeline_data
+
+    from .console import Console
 
     if model is None:
         dataset = load(data or "digits")
         denoiser, place, about = _train(dataset, out / "model", seed, steps), "model", {"name": f"small denoiser trained on {dataset.name}"}
-    else:
-        denoiser, kept = _model(model)
-        spec = data or kept.get("data")
-        if spec is None:
-            raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
-        dataset, place, about = load(spec), str(model.resolve()), {"name": model.name}
-    return denoiser, dataset, place, {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
+        return denoiser, dataset, place, {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
+    denoiser, kept = _model(model, prompt, guidance)
+    place, name = (str(Path(model).resolve()), Path(model).name) if Path(model).exists() else (HUB + model.removeprefix(HUB), model)
+    if is_pipeline(model):
+        if data is not None:
+            return denoiser, pipeline_data(denoiser, data), place, {"name": name, **kept}
+        with Console() as console:
+            console.begin(f"{own} samples of the model, as its data", own)
+            dataset = own_samples(denoiser, own, seed)
+        return denoiser, dataset, place, {"name": name, **kept}
+    spec = data or kept.get("data")
+    if spec is None:
+        raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
+    return denoiser, load(spec), place, {"name": name, "parameters": sum(p.numel() for p in denoiser.parameters())}
 
 
 @app.command()
 def tune(
-    model: Annotated[Path | None, typer.Argument(help="folder of a trained model; trains one on the data if left out")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="bundled set, folder of images, or array file; default: the model's own, or digits")
-    ] = None,
+    model: Model = None,
+    data: Data = None,
     evaluations: Annotated[str, typer.Option(help="budgets to find a sampler for")] = "5,8,10,15,20",
     tolerance: Annotated[float, typer.Option(help="relative error at the end that counts as reference quality")] = 0.01,
     out: Out = Path("sfumato-out"),
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="training steps, if a model has to be trained")] = None,
+    prompt: Prompted = None,
+    guidance: Guidance = 1.0,
     quick: Annotated[bool, typer.Option("--quick", help="a tenth of the work, for a first look; the figures are rougher")] = False,
     debug: Debug = False,
 ) -> None:
@@ -121,7 +155,7 @@ def tune(
     if quick:
         settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48, world_trials=10, network_trials=4)
     _writable(out)
-    denoiser, dataset, place, facts = _subject(model, data, out, seed, steps)
+    denoiser, dataset, place, facts = _subject(model, data, out, seed, steps, prompt, guidance, own=300 if quick else 1500)
     with Console() as console:
         recipe, result = tune_denoiser(denoiser, dataset, settings, about=facts, progress=console)
     recipe = replace(recipe, model=place, classes=denoiser.classes)
@@ -133,14 +167,14 @@ def tune(
 
 @app.command()
 def explain(
-    model: Annotated[Path | None, typer.Argument(help="folder of a trained model; trains one on the data if left out")] = None,
-    data: Annotated[
-        str | None, typer.Option(help="bundled set, folder of images, or array file; default: the model's own, or digits")
-    ] = None,
+    model: Model = None,
+    data: Data = None,
     only: Annotated[str | None, typer.Option(help="questions to ask, with commas between, e.g. gaussian,trajectory; default: all")] = None,
     out: Out = Path("sfumato-out"),
     seed: Seed = 0,
     steps: Annotated[int | None, typer.Option(help="training steps, if a model has to be trained")] = None,
+    prompt: Prompted = None,
+    guidance: Guidance = 1.0,
     debug: Debug = False,
 ) -> None:
     """What a model has learned, in plain words and pictures: explain.html, explain.json."""
@@ -154,7 +188,7 @@ def explain(
         if name not in QUESTIONS:
             raise ArgumentError("--only", repr(name), f"questions among {', '.join(QUESTIONS)}")
     _writable(out)
-    denoiser, dataset, _, about = _subject(model, data, out, seed, steps)
+    denoiser, dataset, _, about = _subject(model, data, out, seed, steps, prompt, guidance)
     with Console() as console:
         panels = explain_denoiser(denoiser, dataset, out, chosen, about=about, seed=seed, progress=console)
     show_panels(panels, out / "explain.html")
@@ -169,7 +203,9 @@ def sample(
         "grid.png"
     ),
     evaluations: Annotated[int | None, typer.Option(help="which of the recipe's budgets; default: its own choice")] = None,
-    model: Annotated[Path | None, typer.Option(help="folder of the model; default: the recipe's")] = None,
+    model: Annotated[str | None, typer.Option(help="folder or hub id of the model; default: the recipe's")] = None,
+    prompt: Prompted = None,
+    guidance: Guidance = 1.0,
     label: Annotated[int | None, typer.Option(help="class to draw, for a class-conditional model")] = None,
     debug: Debug = False,
 ) -> None:
@@ -187,8 +223,8 @@ def sample(
     if model is None:
         if chosen.model is None:
             raise ArgumentError("--model", None, "the folder of the model", "The recipe does not say where it is.")
-        model = home / chosen.model
-    denoiser, _ = _model(model)
+        model = chosen.model if chosen.model.startswith("hub:") else str(home / chosen.model)
+    denoiser, _ = _model(model, prompt, guidance)
     if denoiser.event_shape not in (None, chosen.event_shape):
         raise ArgumentError("recipe", f"events of shape {chosen.event_shape}", f"the model's event shape {denoiser.event_shape}")
     if label is not None and not (denoiser.classes and 0 <= label < denoiser.classes):
@@ -207,7 +243,7 @@ def sample(
             done = made
 
         samples = sampler.sample(n, seed, condition=condition, progress=show)
-    write_samples(samples, out)
+    write_samples(denoiser.decode(samples) if hasattr(denoiser, "decode") else samples, out)
     typer.echo(f"wrote {out}")
 
 

@@ -55,13 +55,11 @@ def dit_pipeline() -> DiTPipeline:
     return DiTPipeline(alive(network), vae(), DDIMScheduler(clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"))
 
 
-def stable_diffusion() -> StableDiffusionPipeline:
+def stable_diffusion(encoder=None, tokenizer=None) -> StableDiffusionPipeline:
     names = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
     network = UNet2DConditionModel(sample_size=8, cross_attention_dim=8, attention_head_dim=2, **BLOCKS, **names)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, timestep_spacing="trailing"
-    )
-    return StableDiffusionPipeline(vae(), None, None, alive(network), scheduler, None, None, requires_safety_checker=False)
+    scheduler = DDIMScheduler(1000, 0.00085, 0.012, "scaled_linear", clip_sample=False, timestep_spacing="trailing", steps_offset=1)
+    return StableDiffusionPipeline(vae(), encoder, tokenizer, alive(network), scheduler, None, None, requires_safety_checker=False)
 
 
 def stable_diffusion_3() -> StableDiffusion3Pipeline:
@@ -138,19 +136,18 @@ def test_a_flow_matching_transformer_with_guidance():
     assert close(ours(denoiser.given(0), times, x), theirs)
 
 
-def letters() -> tuple[CLIPTokenizer, CLIPTextModel]:
-    """A tokenizer that knows letters and a text encoder of random weights."""
+def letters() -> tuple[CLIPTextModel, CLIPTokenizer]:
+    """A text encoder of random weights and a tokenizer that knows letters."""
     ends = [f"{c}{end}" for c in "abcdefghijklmnopqrstuvwxyz" for end in ("", "</w>")]
     vocabulary = {word: i for i, word in enumerate(["<|startoftext|>", "<|endoftext|>", *ends])}
     sizes = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16}
     config = CLIPTextConfig(vocab_size=len(vocabulary), bos_token_id=0, eos_token_id=1, pad_token_id=1, **sizes)
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=16), alive(CLIPTextModel(config))
+    return alive(CLIPTextModel(config)), CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=16)
 
 
 def test_prompts_are_read_by_the_pipelines_own_encoder():
     """Condition 1 is the second prompt, and the last one the negative prompt."""
-    pipe = stable_diffusion()
-    pipe.tokenizer, pipe.text_encoder = letters()
+    pipe = stable_diffusion(*letters())
     pipe.set_progress_bar_config(disable=True)
     x = noise(1, 1, (4, 8, 8)).draw(0)
     with torch.no_grad():

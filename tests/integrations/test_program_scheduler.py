@@ -96,7 +96,8 @@ def test_a_recipe_comes_back_from_a_folder_with_its_law(evaluations, tmp_path):
     scheduler.set_timesteps(evaluations)
     x = start()
     asked = programs[evaluations]
-    assert len(scheduler.timesteps) == asked.evaluations
+    # this program of 6 evaluations teleports: one more, whose answer is not used
+    assert len(scheduler.timesteps) == evaluations + (evaluations == 6)
     assert float((walk(scheduler, x) - run(asked, LAW.denoiser(TABLE).denoise, x)).abs().max()) < 2e-4
     assert json.loads((tmp_path / "scheduler_config.json").read_text())["_class_name"] == "ProgramScheduler"
     (tmp_path / STATISTICS).unlink()
@@ -104,10 +105,31 @@ def test_a_recipe_comes_back_from_a_folder_with_its_law(evaluations, tmp_path):
         ProgramScheduler.from_pretrained(tmp_path)
 
 
+class Scaling:
+    """A pipeline whose loop asks the scheduler what the network shall see."""
+
+    scheduler = DDIMScheduler()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scheduler.scale_model_input(x)
+
+
+def test_a_teleport_needs_no_evaluation_where_the_network_is_shown_its_first_state():
+    """Where a pipeline promises `scale_model_input` and does not call it, the network saw another state: refused, not passed over."""
+    programs, x = recipe_programs(), start()
+    scheduler = ProgramScheduler.of(programs, Scaling())
+    scheduler.set_timesteps(6)
+    assert float((walk(scheduler, x) - run(programs[6], LAW.denoiser(TABLE).denoise, x)).abs().max()) < 2e-4
+    scheduler.set_timesteps(6)
+    with pytest.raises(ArgumentError, match="scale_model_input"):
+        scheduler.step(x, scheduler.timesteps[0], x)
+
+
 def test_a_teleport_is_seen_by_guidance_too():
     """Pipelines with guidance scale twice the batch that they step with."""
-    scheduler = ProgramScheduler.of(recipe_programs(), DDIMScheduler())
+    scheduler = ProgramScheduler.of(recipe_programs(), Scaling())
     scheduler.set_timesteps(6)
+    assert len(scheduler.timesteps) == 6
     x, ask = start(), network(scheduler)
     plain = walk(scheduler, x)
     scheduler.set_timesteps(6)

@@ -2,13 +2,14 @@ r"""Our programs as a scheduler of `diffusers`.
 
 A scheduler is asked for times, and then told the network's answer at one after the other: a program is walked from outside. The state
 between calls is `x = alpha x_0 + sigma eps` of the process; `timesteps` holds one entry an evaluation, so a solver of two stages has two a
-step. A program that is carried in closed form to its first evaluation (a teleport) is carried there by `scale_model_input`.
+step, and a program that the closed form carries to its first evaluation (a teleport) has its own ways, see `ProgramScheduler`.
 
 Importing this module needs `diffusers`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,9 +65,11 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         clip_sample, clip_sample_range: keep predicted clean data within `[-range, range]`.
         programs: by number of evaluations, what `Program.to_dict` wrote; `num_inference_steps` then is a number of evaluations. None for
             the solver.
+        teleport: how a program is taken to its first evaluation by the closed form. "scale": by `scale_model_input`, in pipelines that
+            call it. "evaluate": in a first entry of `timesteps` whose answer is not used, at one evaluation more, in all others.
 
     Raises:
-        ArgumentError: an unknown solver, grid, prediction type or schedule of betas.
+        ArgumentError: an unknown solver, grid, prediction type, schedule of betas or way to teleport.
         RecipeError: programs of another process.
     """
 
@@ -91,10 +94,12 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         clip_sample: bool = False,
         clip_sample_range: float = 1.0,
         programs: dict[str, Any] | None = None,
+        teleport: str = "evaluate",
     ) -> None:
         one_of("prediction_type", prediction_type, VIEWS)
         one_of("solver", solver, PRESETS)
         one_of("grid", grid, get_args(Grid))
+        one_of("teleport", teleport, ("evaluate", "scale"))
         if prediction_type == "flow_prediction":
             self.process: ScalarProcess = FlowMatching()
         else:
@@ -110,23 +115,26 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._use(self._program(10) if not programs else None)
 
     @classmethod
-    def of(cls, programs: Mapping[int, Program], scheduler: Any = None) -> ProgramScheduler:
+    def of(cls, programs: Mapping[int, Program], pipeline: Any = None) -> ProgramScheduler:
         """The scheduler of programs by number of evaluations.
 
         Arguments:
             programs: over one process; spectral ones over one law.
-            scheduler: the pipeline's own, whose table of betas and prediction type are taken over; None for the programs' own process
-                and a network that predicts noise (or velocity, for flow matching).
+            pipeline: the pipeline, or its scheduler alone, whose table of betas and prediction type are taken over; None for the programs'
+                own process and a network that predicts noise (or velocity, for flow matching). Of a pipeline it is also seen whether it
+                calls `scale_model_input`, see `teleport`.
 
         Raises:
-            RecipeError: programs of another process than the scheduler's, or of several.
+            RecipeError: programs of another process than the pipeline's, or of several.
             ArgumentError: a scheduler that cannot be read, see `settings_of`.
         """
+        scheduler = getattr(pipeline, "scheduler", pipeline)
         kept = settings_of(scheduler) if scheduler is not None else _settings(next(iter(programs.values())).process)
         laws = {id(p.space): p.space for p in programs.values() if p.space is not None}
         if len(laws) > 1:
             raise RecipeError("programs", f"{len(laws)} laws", "programs over the modes of one law")
-        out = cls(**kept, programs={str(n): p.to_dict() for n, p in programs.items()})
+        scales = scheduler is not pipeline and "scale_model_input" in inspect.getsource(type(pipeline).__call__)
+        out = cls(**kept, programs={str(n): p.to_dict() for n, p in programs.items()}, teleport="scale" if scales else "evaluate")
         return out.with_law(next(iter(laws.values()), None))
 
     def with_law(self, law: Gaussian | None) -> ProgramScheduler:
@@ -208,10 +216,10 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The state at which the network is to be asked: the sample itself, or, before the first evaluation of a teleporting program, what
         the closed form makes of the start."""
-        if self._index is not None or self._begin or self._program_now.evaluated[:1] == (0,):
+        if self._index is not None or not self._teleports or self.config.teleport != "scale":
             return sample
-        walk = self._begin_walk(self._program_now, sample)
-        return walk.x.to(sample.dtype)
+        self._scaled = True
+        return self._begin_walk(self._program_now, sample).x.to(sample.dtype)
 
     def step(
         self,
@@ -220,7 +228,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         sample: Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
-    ) -> ProgramSchedulerOutput | tuple[Tensor, Tensor]:
+    ) -> ProgramSchedulerOutput | tuple[Tensor, Tensor | None]:
         """The state at which the network is asked next, from its answer at this one.
 
         Arguments:
@@ -231,9 +239,16 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             return_dict: whether to return a `ProgramSchedulerOutput`, or `(prev_sample, pred_original_sample)`.
 
         Raises:
-            ArgumentError: a walk that begins in the middle of a recipe's program, or a time at which the answer determines no data.
+            ArgumentError: a walk that begins in the middle of a recipe's program, a time at which the answer determines no data, or a
+                teleporting program whose first state the network was not given.
         """
         index = self._place(timestep)
+        if self._teleports and index == 0:
+            if self.config.teleport == "evaluate":
+                return self._carry(sample, return_dict)
+            if not self._scaled:
+                hint = 'Use teleport="evaluate", at one evaluation more.'
+                raise ArgumentError("scale_model_input", "no call before the first step", "a pipeline that calls it", hint)
         walk = self._walk
         if walk is None or index != self._index:
             walk = self._start(sample, index)
@@ -249,6 +264,12 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._given = walk.x.to(sample.dtype)
         data = data.to(sample.dtype)
         return ProgramSchedulerOutput(self._given, data) if return_dict else (self._given, data)
+
+    def _carry(self, sample: Tensor, return_dict: bool) -> ProgramSchedulerOutput | tuple[Tensor, Tensor | None]:
+        """The state at which the network is asked first."""
+        self._walk, self._index = self._begin_walk(self._program_now, sample), 1
+        self._given = self._walk.x.to(sample.dtype)
+        return ProgramSchedulerOutput(self._given) if return_dict else (self._given, None)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """`alpha x_0 + sigma noise` at the network's times `timesteps`, a scalar or one per sample."""
@@ -320,13 +341,15 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """Make a program the present one, and forget the walk."""
         self._walk, self._index, self._given = None, None, None
         self._draws = _Draws(torch.zeros(0))
-        self._begin = None
+        self._begin, self._scaled, self._teleports = None, False, False
         if program is None:
             self.timesteps, self.sigmas = torch.zeros(0), torch.zeros(0)
             return
         self._program_now = program
         self.num_inference_steps = len(self._times) - 1
-        nodes = torch.tensor([program.times[j] for j in program.evaluated], dtype=torch.float64)
+        self._teleports = program.evaluated[:1] != (0,)
+        first = [program.times[0]] if self._teleports and self.config.teleport == "evaluate" else []
+        nodes = torch.tensor([*first, *(program.times[j] for j in program.evaluated)], dtype=torch.float64)
         self._nodes = nodes
         self.timesteps = self.training.index(nodes).to(torch.float32).to(device)
         self.sigmas = torch.cat([self.training.sigmas(nodes), torch.zeros(1, dtype=torch.float64)]).to(torch.float32)

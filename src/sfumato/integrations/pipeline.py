@@ -84,6 +84,19 @@ class PipelineDenoiser(Denoiser):
         height, width = (size, size) if isinstance(size, int) else tuple(size)
         return int(config.in_channels), int(height), int(width)
 
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """`(channels, height, width)` of the images that the events stand for."""
+        if self.vae is None:
+            return self.event_shape
+        factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return int(self.vae.config.in_channels), self.event_shape[1] * factor, self.event_shape[2] * factor
+
+    @property
+    def classes(self) -> int | None:
+        """How many conditions there are; None for an unconditional network."""
+        return self.conditions or None
+
     def denoise(self, x: Tensor, t: Time, condition: Tensor | None = None) -> Tensor:
         if tuple(x.shape[1:]) != self.event_shape:
             raise ShapeError("x", tuple(x.shape), f"a batch of events of shape {self.event_shape}")
@@ -155,6 +168,8 @@ class Given(Denoiser):
 
     def __init__(self, inner: PipelineDenoiser, condition: int) -> None:
         self.inner, self.condition, self.process = inner, condition, inner.process
+        self.event_shape, self.decode = inner.event_shape, inner.decode
+        self.classes: int | None = None
 
     def denoise(self, x: Tensor, t: Time, condition: Tensor | None = None) -> Tensor:
         return self.inner.denoise(x, t, torch.full((x.shape[0],), self.condition, device=x.device))

@@ -12,18 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sfumato.denoiser import Denoiser
-from sfumato.errors import ArgumentError, CheckpointError, RecipeError
-from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.learn.files import read_tensors, write_bytes, write_tensors
+from sfumato.errors import ArgumentError, MissingExtraError, RecipeError
+from sfumato.exact import Gaussian
+from sfumato.learn.files import write_bytes
+from sfumato.learn.law_file import read_law, write_law
 from sfumato.sample import Program, Sampler
 
 FORMAT = 1
 STATISTICS = "statistics.safetensors"
 _KEYS = {"format", "sfumato", "event_shape", "model", "classes", "default", "programs", "evidence"}
-_TENSORS = {"mean", "vectors", "eigenvalues", "rest"}
 
 
 @dataclass(frozen=True)
@@ -69,6 +67,25 @@ class Recipe:
         """A sampler for a denoiser; `options` are those of `Sampler` (dtype, device)."""
         return Sampler(denoiser, self.program(evaluations), self.event_shape, **options)
 
+    def scheduler(self, pipeline: Any = None) -> Any:
+        """The recipe as a scheduler of `diffusers`: `pipe.scheduler = Recipe.load("tuned").scheduler(pipe)`.
+
+        `num_inference_steps` then are evaluations, one of the recipe's budgets. Pipelines that do not call `scale_model_input` (DDPM's,
+        Stable Diffusion 3's) spend one more where the program teleports.
+
+        Arguments:
+            pipeline: says what its network was trained on; see `ProgramScheduler.of`.
+
+        Raises:
+            RecipeError: a recipe for another process than the pipeline's.
+            MissingExtraError: `diffusers` is not installed.
+        """
+        try:
+            from sfumato.integrations.diffusers import ProgramScheduler
+        except ImportError as error:
+            raise MissingExtraError("diffusers", "diffusers") from error
+        return ProgramScheduler.of(self.programs, pipeline)
+
     def to_dict(self) -> dict[str, Any]:
         """What `recipe.json` holds."""
         from sfumato import __version__
@@ -92,7 +109,7 @@ class Recipe:
         """
         folder = Path(folder)
         if self.law is not None:
-            write_tensors(folder / STATISTICS, _law_tensors(self.law), {"format": FORMAT})
+            write_law(folder / STATISTICS, self.law)
         write_bytes(folder / "recipe.json", json.dumps(self.to_dict(), indent=1).encode())
         return folder / "recipe.json"
 
@@ -111,7 +128,7 @@ class Recipe:
             raise RecipeError("recipe", str(path), "a recipe's folder or its recipe.json", f"It cannot be read: {e.strerror}.") from e
         except ValueError as e:
             raise RecipeError("recipe", str(path), "JSON", "The file is truncated or was altered.") from e
-        return cls.from_dict(data, _read_law(path.parent / STATISTICS))
+        return cls.from_dict(data, read_law(path.parent / STATISTICS))
 
     @classmethod
     def from_dict(cls, data: Any, law: Gaussian | None) -> Recipe:
@@ -156,32 +173,3 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _law_tensors(law: Gaussian) -> dict[str, torch.Tensor]:
-    covariance = law.covariance
-    return {
-        "mean": law.mean.cpu().contiguous(),
-        "vectors": covariance.basis.columns().cpu().contiguous(),
-        "eigenvalues": covariance.spectrum[: covariance.rank].cpu().contiguous(),
-        "rest": covariance.spectrum[covariance.rank :].cpu().contiguous(),
-    }
-
-
-def _read_law(path: Path) -> Gaussian | None:
-    if not path.exists():
-        return None
-    try:
-        tensors, _ = read_tensors(path)
-    except CheckpointError as e:
-        raise RecipeError("statistics", str(path), e.expected, e.hint) from e
-    if set(tensors) != _TENSORS:
-        raise RecipeError("statistics", sorted(tensors), f"the tensors {sorted(_TENSORS)}")
-    vectors, rest = tensors["vectors"], tensors["rest"]
-    if vectors.ndim != 2 or len(rest) > 1:
-        raise RecipeError("statistics", (tuple(vectors.shape), len(rest)), "vectors (dim, rank) and at most one rest")
-    try:
-        covariance = SpectralCovariance.low_rank(vectors, tensors["eigenvalues"], float(rest[0]) if len(rest) else 0.0)
-        return Gaussian(tensors["mean"], covariance)
-    except ArgumentError as e:
-        raise RecipeError("statistics", str(path), "a Gaussian law", str(e)) from e
