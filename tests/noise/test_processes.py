@@ -19,6 +19,7 @@ from sfumato.noise import (
     BetaTable,
     Cosine,
     FlowMatching,
+    MomentumDecay,
     SubVariancePreserving,
     Trigonometric,
     VarianceExploding,
@@ -76,7 +77,18 @@ def _beta_table(p, t):
     return mp.sqrt(product), mp.sqrt(1 - product)
 
 
+def _momentum(p, t):
+    clock = p.multiplier * _integrated_beta(p, t)
+    if p.damping == 1:
+        scale = mp.exp(-clock) * (1 + clock)
+    else:
+        fast, slow = (-p.damping + sign * mp.sqrt(mp.mpf(p.damping) ** 2 - 1) for sign in (-1, 1))
+        scale = (slow * mp.exp(fast * clock) - fast * mp.exp(slow * clock)) / (slow - fast)
+    return scale, scale * p.sigma_max * t
+
+
 FORMULAS = {
+    "momentum-decay": _momentum,
     "variance-preserving": _vp,
     "sub-variance-preserving": _sub_vp,
     "cosine": _cosine,
@@ -99,6 +111,8 @@ INSTANCES = [
     FlowMatching(),
     FlowMatching(3.0),
     Trigonometric(),
+    MomentumDecay(),
+    MomentumDecay(50.0, 1.0, 1.5),
     BetaTable.linear(50, 1e-3, 0.3),
     BetaTable((0.2,)),
 ]

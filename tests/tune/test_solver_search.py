@@ -10,11 +10,12 @@ import torch
 from jaxtyping import TypeCheckError
 from scipy.stats import kendalltau
 
-from sfumato.errors import ArgumentError, DataError
+from sfumato.errors import ArgumentError, CheckpointError, DataError
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import PRESETS, consistency, measured_order, reference, run
 from sfumato.tune.plan_ranker import PlanRanker
-from sfumato.tune.solver_search import Decision, Plan, known_plans, search_solver
+from sfumato.tune.solver_plan import Decision, Plan, known_plans
+from sfumato.tune.solver_search import search_solver
 
 PROCESS = VariancePreserving()
 NODES = torch.linspace(-4, 2, 7, dtype=torch.float64).tolist()
@@ -66,6 +67,49 @@ def test_every_plan_of_a_search_is_consistent():
     assert search_solver(lambda program: 1.0, PROCESS, (-4.0, 2.0), 4, 40).measured == found.measured
     defects = [consistency(p.compile(PROCESS)).data for p, _ in found.measured if not p.free_first]
     assert max(defects) < 1e-9
+
+
+def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path):
+    """Interrupted after 25 of 50 scores, the last line cut short: 26 are measured anew, and the outcome is that of one run."""
+    calls = []
+
+    def score(program) -> float:
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        calls.append(program)
+        return sum(float(row.data.get(0, torch.zeros(1)).sum()) ** 2 for row in program.rows)
+
+    journal = tmp_path / "scores"
+    with pytest.raises(KeyboardInterrupt):
+        search_solver(score, PROCESS, (-4.0, 2.0), 4, 50, journal=journal)
+    journal.write_text(journal.read_text()[:-3])
+    more = []
+
+    def again(program) -> float:
+        more.append(program)
+        calls.clear()
+        return score(program)
+
+    resumed = search_solver(again, PROCESS, (-4.0, 2.0), 4, 50, journal=journal)
+    assert len(more) == 26
+    assert search_solver(again, PROCESS, (-4.0, 2.0), 4, 50).measured == resumed.measured
+    with pytest.raises(CheckpointError, match="this very search"):
+        search_solver(again, PROCESS, (-4.0, 2.0), 4, 50, seed=1, journal=journal)
+    journal.write_text(journal.read_text() + "nonsense\n")
+    with pytest.raises(CheckpointError, match="a checksum and a score"):
+        search_solver(again, PROCESS, (-4.0, 2.0), 4, 50, journal=journal)
+
+
+def test_plans_that_end_without_noise_are_searched_too(g4):
+    """The last node before the end is free: better than every published solver whose last node stands at its bound."""
+    x = g4.through(PROCESS, times_of(NODES)[0]).sample(24, 0)
+    belief = g4.denoiser(PROCESS).denoise
+    fine = (*times_of(torch.linspace(-4, 6, 61, dtype=torch.float64).tolist()), 0.0)
+    end = reference(belief, x, PROCESS, g4.gaussian(), fine).end
+    found = search_solver(lambda p: float((run(p, belief, x) - end).square().mean().sqrt()), PROCESS, (-4.0, 2.0), 4, 60, clean=True)
+    assert {p.evaluations for p, _ in found.measured} == {4}
+    assert {p.compile(PROCESS).times[-1] for p, _ in found.measured} == {0.0}
+    assert found.score < 0.8 * found.best_known[1]
 
 
 @pytest.mark.parametrize(("decision", "order"), [(Decision(2, stretch=0.3), 2), (Decision(2, "noise"), 2), (Decision(1), 1)])

@@ -43,7 +43,7 @@ class Row:
         title, authors, year, arxiv: the paper.
         claim: the claim in one sentence; where it does not hold here, with the measured evidence.
         reproduced: whether the paper's claim holds at our scale.
-        checks: what measures it, in the card's order.
+        checks: what measures it, one that takes a second first: the test suite runs that one of every row.
     """
 
     id: str

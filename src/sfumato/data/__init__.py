@@ -9,20 +9,36 @@ from sfumato.data import arrays
 from sfumato.data.arrays import from_array
 from sfumato.data.bundled import digits, patches
 from sfumato.data.dataset import Batches, Dataset, check_finite, split
+from sfumato.data.dequantisation import (
+    Dequantisation,
+    Dequantised,
+    GaussianDequantisation,
+    TruncatedNormalDequantisation,
+    UniformDequantisation,
+    importance_bound,
+)
 from sfumato.data.folders import from_folder
 from sfumato.data.toys import checkerboard, grid, moons, pinwheel, rings, spiral
+from sfumato.data.voices import Voices, voices
 from sfumato.errors import DataError
 
 __all__ = [
     "BUNDLED",
     "Batches",
     "Dataset",
+    "Dequantisation",
+    "Dequantised",
+    "GaussianDequantisation",
+    "TruncatedNormalDequantisation",
+    "UniformDequantisation",
+    "Voices",
     "check_finite",
     "checkerboard",
     "digits",
     "from_array",
     "from_folder",
     "grid",
+    "importance_bound",
     "load",
     "moons",
     "patches",
@@ -30,6 +46,7 @@ __all__ = [
     "rings",
     "spiral",
     "split",
+    "voices",
 ]
 
 BUNDLED: dict[str, Callable[[], Dataset]] = {f.__name__: f for f in (digits, patches, moons, rings, spiral, checkerboard, pinwheel, grid)}

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.errors import ArgumentError, ShapeError
+from sfumato.noise.basis import cosine_matrix
 
 
 class Basis(ABC):
@@ -151,16 +152,6 @@ class IdentityBasis(Basis):
     def to(self, dtype: torch.dtype, device: torch.device | str | None = None) -> IdentityBasis:
         device = torch.device(device or self.device)
         return self if (dtype, device) == (self.dtype, self.device) else IdentityBasis(self.dim, dtype, device)
-
-
-def cosine_matrix(n: int) -> Float[Tensor, "n n"]:
-    """The orthonormal DCT-II as a matrix: row `k` is `sqrt((2 - [k = 0])/n) cos(pi k (2j + 1)/(2n))`, float64."""
-    k, j = torch.arange(n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
-    # the angle modulo 2 pi in integers, so that the cosine sees no large argument
-    angle = torch.remainder(k * (2 * j + 1), 4 * n) * (math.pi / (2 * n))
-    matrix = math.sqrt(2 / n) * torch.cos(angle)
-    matrix[0] = 1 / math.sqrt(n)
-    return matrix
 
 
 class CosineBasis(Basis):

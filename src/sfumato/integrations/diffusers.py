@@ -10,11 +10,10 @@ Importing this module needs `diffusers`.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -25,20 +24,14 @@ from torch import Tensor
 from sfumato.denoiser import to_data
 from sfumato.errors import ArgumentError, RecipeError
 from sfumato.exact import Gaussian
-from sfumato.integrations.training import VIEWS, Training, beta_table, one_of, same_process, settings_of
+from sfumato.integrations.steps import Grid, program_over, steps
+from sfumato.integrations.training import VIEWS, Training, beta_table, one_of, same_process, settings_for, settings_of
 from sfumato.learn.law_file import read_law, write_law
-from sfumato.noise import BetaTable, FlowMatching, ScalarProcess, over_events
+from sfumato.noise import FlowMatching, ScalarProcess, over_events
 from sfumato.sample import PRESETS, Program, Solver, Walk
-from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_time
 
 STATISTICS = "scheduler_statistics.safetensors"
 """Beside the scheduler's configuration: the law over whose modes its programs run."""
-
-Grid = Literal["log-snr", "karras", "time"]
-"""Steps equal in log-SNR, in the 7th root of the noise-to-signal ratio, or in time."""
-
-_LEAST_RATIO = 0.01
-_TOP = 1 - 1e-3  # where a process that ends in pure noise is entered: its state is still noise to 1e-3
 
 
 @dataclass
@@ -78,6 +71,8 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     _index: int | None
     _given: Tensor | None
     _draws: _Draws
+    _program_now: Program
+    _teleports: bool
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -129,7 +124,7 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             ArgumentError: a scheduler that cannot be read, see `settings_of`.
         """
         scheduler = getattr(pipeline, "scheduler", pipeline)
-        kept = settings_of(scheduler) if scheduler is not None else _settings(next(iter(programs.values())).process)
+        kept = settings_of(scheduler) if scheduler is not None else settings_for(next(iter(programs.values())).process)
         laws = {id(p.space): p.space for p in programs.values() if p.space is not None}
         if len(laws) > 1:
             raise RecipeError("programs", f"{len(laws)} laws", "programs over the modes of one law")
@@ -316,26 +311,11 @@ class ProgramScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 raise ArgumentError("num_inference_steps", n, f"one of the recipe's numbers of evaluations, {known}")
             self._times = self.programs[n].times
             return self.programs[n]
-        top = 1.0 if math.isfinite(float(self.process.half_log_snr(1.0))) else _TOP
-        if self.config.grid == "time":
-            return self._compile(uniform_time(n))
-        if self.config.grid == "karras":
-            return self._compile(karras(self.process, n, ratio_max=float(self.process.ratio(top)), ratio_min=_LEAST_RATIO))
-        return self._compile(uniform_log_snr(self.process, n, start=top, t_min=float(self.process.time_of_ratio(_LEAST_RATIO))))
+        return self._compile(steps(self.training, self.config.grid, n))
 
     def _compile(self, times: tuple[float, ...]) -> Program:
-        """The solver's program over the times; entered just below an end without signal if it cannot use that."""
-        self._times = custom(times)
-        no_signal = float(self.process.alpha(times[0])) == 0
-        if no_signal and times[1] < _TOP and self.config.prediction_type == "epsilon":
-            self._times = (_TOP, *self._times[1:])
-        try:
-            return self._solver.compile(self.process, self._times)
-        except ArgumentError:
-            if not no_signal or self._times[0] < 1 or times[1] >= _TOP:
-                raise
-            self._times = (_TOP, *self._times[1:])
-            return self._solver.compile(self.process, self._times)
+        program, self._times = program_over(self._solver, self.training, times)
+        return program
 
     def _use(self, program: Program | None, device: Any = None) -> None:
         """Make a program the present one, and forget the walk."""
@@ -401,16 +381,6 @@ class _Draws:
         like = self.like
         out: Tensor = randn_tensor(like.shape, self.generator, like.device, like.dtype)
         return out
-
-
-def _settings(process: ScalarProcess) -> dict[str, Any]:
-    if isinstance(process, BetaTable):
-        return {"num_train_timesteps": process.steps, "trained_betas": list(process.betas)}
-    if isinstance(process, FlowMatching):
-        return {"prediction_type": "flow_prediction"}
-    raise RecipeError(
-        "programs", process.kind, "programs of a table of betas or of flow matching", "Give the pipeline's scheduler as well."
-    )
 
 
 def _file(where: Any, subfolder: str | None, options: Mapping[str, Any]) -> Path:

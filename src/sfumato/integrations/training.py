@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sfumato.denoiser import View
-from sfumato.errors import ArgumentError
+from sfumato.errors import ArgumentError, RecipeError
 from sfumato.noise import BetaTable, FlowMatching, ScalarProcess
 
 BetaSchedule = Literal["linear", "scaled_linear", "squaredcos_cap_v2"]
@@ -85,6 +85,21 @@ def settings_of(scheduler: Any) -> dict[str, Any]:
         "prediction_type": one_of("prediction_type", config.get("prediction_type", "epsilon"), VIEWS),
         "variance_type": config.get("variance_type"),
     }
+
+
+def settings_for(process: ScalarProcess) -> dict[str, Any]:
+    """The same of a process, for a network that predicts noise, or velocity for flow matching.
+
+    Raises:
+        RecipeError: a process that no scheduler has.
+    """
+    if isinstance(process, BetaTable):
+        return {"num_train_timesteps": process.steps, "trained_betas": list(process.betas)}
+    if isinstance(process, FlowMatching):
+        return {"prediction_type": "flow_prediction"}
+    raise RecipeError(
+        "programs", process.kind, "programs of a table of betas or of flow matching", "Give the pipeline's scheduler as well."
+    )
 
 
 def beta_table(n: int, start: float, end: float, schedule: str, trained: Any) -> BetaTable:

@@ -7,34 +7,122 @@ import sys
 from typing import Any
 
 from sfumato.errors import ArgumentError
+from sfumato.noise.backwards import Backwards
+from sfumato.noise.clock import Clock, ClockSDE
+from sfumato.noise.cosine_table import cosine_table
+from sfumato.noise.degradation import Blend, Blur, Degradation, Downsample, GaussianMask, PatchReplacement, Snow, snowflakes
+from sfumato.noise.exponential_step import ExponentialStep, exponential_step
+from sfumato.noise.instances.bridges import Steered, agm, brownian_bridge, vp_bridge
+from sfumato.noise.instances.flexible import flexible, flexible_spectrum
+from sfumato.noise.instances.mean_reverting import ir_sde, ouve
+from sfumato.noise.instances.multivariate import alda, malda, mdm, mdm_two_clocks
+from sfumato.noise.instances.phase_space import blurred_cld, cld, psld
+from sfumato.noise.instances.pixel_times import pixel_times
+from sfumato.noise.instances.registry import LINEAR_SDES, linear_sde_from_dict
+from sfumato.noise.instances.spectral import blurring, function_space, heat
 from sfumato.noise.interpolating import FlowMatching, Trigonometric
+from sfumato.noise.linear_law import Between, LinearLaw, Prior
+from sfumato.noise.linear_sde import LinearSDE
+from sfumato.noise.linear_views import LinearView, convert
+from sfumato.noise.magnus import GridSDE
+from sfumato.noise.marginal_table import TableSDE
+from sfumato.noise.momentum_decay import MomentumDecay, damped_decay
+from sfumato.noise.operator import Operator
+from sfumato.noise.oracle import integrated_transition
+from sfumato.noise.path_bound import path_bound
+from sfumato.noise.pinned import Pinned
+from sfumato.noise.polar_table import PolarTable
 from sfumato.noise.process import Affine, Process, Time, as_time, over_events
 from sfumato.noise.scalar import ScalarProcess
+from sfumato.noise.scalar_sde import ScalarSDE, linear
 from sfumato.noise.table import BetaTable
 from sfumato.noise.variance_exploding import EDM, VarianceExploding
 from sfumato.noise.variance_preserving import Cosine, SubVariancePreserving, VariancePreserving
 
 __all__ = [
     "EDM",
+    "LINEAR_SDES",
     "PROCESSES",
     "Affine",
+    "Backwards",
     "BetaTable",
+    "Between",
+    "Blend",
+    "Blur",
+    "Clock",
+    "ClockSDE",
     "Cosine",
+    "Degradation",
+    "Downsample",
+    "ExponentialStep",
     "FlowMatching",
+    "GaussianMask",
+    "GridSDE",
+    "LinearLaw",
+    "LinearSDE",
+    "LinearView",
+    "MomentumDecay",
+    "Operator",
+    "PatchReplacement",
+    "Pinned",
+    "PolarTable",
+    "Prior",
     "Process",
     "ScalarProcess",
+    "ScalarSDE",
+    "Snow",
+    "Steered",
     "SubVariancePreserving",
+    "TableSDE",
     "Time",
     "Trigonometric",
     "VarianceExploding",
     "VariancePreserving",
+    "agm",
+    "alda",
     "as_time",
+    "blurred_cld",
+    "blurring",
+    "brownian_bridge",
+    "cld",
+    "convert",
+    "cosine_table",
+    "damped_decay",
+    "exponential_step",
+    "flexible",
+    "flexible_spectrum",
+    "function_space",
+    "heat",
+    "integrated_transition",
+    "ir_sde",
+    "linear",
+    "linear_sde_from_dict",
+    "malda",
+    "mdm",
+    "mdm_two_clocks",
+    "ouve",
     "over_events",
+    "path_bound",
+    "pixel_times",
     "process_from_dict",
+    "psld",
+    "snowflakes",
+    "vp_bridge",
 ]
 
 PROCESSES: dict[str, type[ScalarProcess]] = {
-    p.kind: p for p in (VariancePreserving, SubVariancePreserving, Cosine, VarianceExploding, EDM, FlowMatching, Trigonometric, BetaTable)
+    p.kind: p
+    for p in (
+        VariancePreserving,
+        SubVariancePreserving,
+        Cosine,
+        VarianceExploding,
+        EDM,
+        FlowMatching,
+        Trigonometric,
+        MomentumDecay,
+        BetaTable,
+    )
 }
 """Every process that can be written down, by its `kind`."""
 

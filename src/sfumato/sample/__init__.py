@@ -10,10 +10,12 @@ from sfumato.sample.aligned_schedule import aligned, published, tangent
 from sfumato.sample.ancestral import Ancestral
 from sfumato.sample.bespoke import Warp, bespoke_program
 from sfumato.sample.bespoke_fit import BespokeSettings, fit_bespoke
+from sfumato.sample.blending import blend, random_blend
 from sfumato.sample.boundary_fit import SharedStart, agreement, fit_to_shape, refine_start, score_starts, select_start
 from sfumato.sample.brownian import BrownianPath
 from sfumato.sample.calibration import Calibrated, Starts, check_apart, subdivide, teach
 from sfumato.sample.chain import chain
+from sfumato.sample.cold import cold_sample
 from sfumato.sample.consistency import Consistency, consistency, measured_order
 from sfumato.sample.cycle import Encoding, cycle_encode
 from sfumato.sample.denoising_mcmc import DenoisingMCMC, ExactLevels
@@ -26,7 +28,7 @@ from sfumato.sample.gaussian_error import Response, response
 from sfumato.sample.heun import Heun
 from sfumato.sample.improved_integration import improved_integration
 from sfumato.sample.langevin import Corrected, NormLangevin, PredictorCorrector
-from sfumato.sample.likelihood import Likelihood, log_likelihood
+from sfumato.sample.likelihood import Likelihood, divergence_of, log_likelihood
 from sfumato.sample.linearisation import Linearisation
 from sfumato.sample.maximum_likelihood import MaximumLikelihood
 from sfumato.sample.momentum import Momentum
@@ -35,15 +37,18 @@ from sfumato.sample.path_divergence import BeliefError, path_divergence
 from sfumato.sample.presets import PRESETS
 from sfumato.sample.program import Program, Row
 from sfumato.sample.reference import Trajectory, reference, reference_times
+from sfumato.sample.renoising import Renoising
 from sfumato.sample.replacement import Replaced
 from sfumato.sample.restart import Churned, Interval, Restart
 from sfumato.sample.restoration import Restoration
+from sfumato.sample.reverse_chain import LearnedVariance, ReverseChain, sample_chain
 from sfumato.sample.reverse_sde import ImprovedEuler, ReverseSDE
 from sfumato.sample.row_fit import fit_rows
-from sfumato.sample.run import Denoise, Draws, Event, Plan, run
+from sfumato.sample.run import Denoise, Draws, Event, Plan, Walk, run
 from sfumato.sample.runge_kutta import TABLEAUS, RungeKutta
 from sfumato.sample.sa_solver import Band, SASolver
 from sfumato.sample.sampler import Sampler
+from sfumato.sample.scale_wise import BySize, ScaleWise
 from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_time
 from sfumato.sample.singlestep import Fast, Singlestep
 from sfumato.sample.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
@@ -68,6 +73,7 @@ __all__ = [
     "BeliefError",
     "BespokeSettings",
     "BrownianPath",
+    "BySize",
     "Calibrated",
     "Churned",
     "Consistency",
@@ -85,6 +91,7 @@ __all__ = [
     "HybridSamples",
     "ImprovedEuler",
     "Interval",
+    "LearnedVariance",
     "Likelihood",
     "Linearisation",
     "MaximumLikelihood",
@@ -94,15 +101,18 @@ __all__ = [
     "Plan",
     "PredictorCorrector",
     "Program",
+    "Renoising",
     "Replaced",
     "Response",
     "Restart",
     "Restoration",
+    "ReverseChain",
     "ReverseSDE",
     "Row",
     "RungeKutta",
     "SASolver",
     "Sampler",
+    "ScaleWise",
     "SharedStart",
     "Singlestep",
     "SkipForecast",
@@ -115,6 +125,7 @@ __all__ = [
     "Teleported",
     "Thresholded",
     "Trajectory",
+    "Walk",
     "Warp",
     "adaptive_dpm_solver",
     "adaptive_sde",
@@ -123,9 +134,11 @@ __all__ = [
     "agreement",
     "aligned",
     "bespoke_program",
+    "blend",
     "chain",
     "cheapest_paths",
     "check_apart",
+    "cold_sample",
     "consistency",
     "coordinates",
     "custom",
@@ -133,6 +146,7 @@ __all__ = [
     "ddim",
     "deis",
     "distil",
+    "divergence_of",
     "dpm_solver",
     "dpm_solver_v3",
     "dynamic_schedule",
@@ -153,12 +167,14 @@ __all__ = [
     "path_divergence",
     "program_gradient",
     "published",
+    "random_blend",
     "reference",
     "reference_times",
     "refine_start",
     "response",
     "run",
     "run_shifted",
+    "sample_chain",
     "score_starts",
     "select_start",
     "strong_error",

@@ -8,7 +8,7 @@ From `t` to `t - h` with the reverse drift `R(x, t) = F x - g^2 s(x, t)` and the
 
 A step is accepted where `error <= 1`, and keeps the higher-order value; the next size is `min(t - end, safety h error^-exponent)`. Two
 evaluations an attempt. Published with fresh noise after a rejection, which prefers small noise and biases the law in low dimensions
-(`memory=False`); the path's memory is ours. Source: Jolicoeur-Martineau et al. 2021 (arXiv 2105.14080), algorithm 1.
+(`memory=False`); the path's memory is ours. Source: Jolicoeur-Martineau et al. 2021 (arXiv 2105.14080).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ their level, and then draws the level anew (Langevin-Gibbs),
 
 with `eta` fixed or `kappa (sigma_j^2 + alpha_j^2 v)`. Unadjusted, the step lifts the mean level unless kappa is small; adjusted (MALA), a
 move is accepted with the probability that leaves the target alone, which asks for `log p_{t_j}` and so for an exact law. Every few sweeps
-the state is carried down from its own level. Source: Kim & Ye 2022 (arXiv 2209.14593), section 3; the adjustment is ours.
+the state is carried down from its own level. Source: Kim & Ye 2022 (arXiv 2209.14593); the adjustment is ours.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ to 3 of them; its weights reproduce the moments of `u = k - k_b`,
 
     M_0 = 1 - R,        M_m = (k_i - k_b)^m + m phi_i int_{k_i}^{k_b} u^(m-1) / phi dk,
 
-which gives the paper's `A_1 = M_1` and `A_2 = M_2 / 2` (eqs. 21 to 24).
+which gives the paper's `A_1 = M_1` and `A_2 = M_2 / 2`.
 """
 
 from __future__ import annotations

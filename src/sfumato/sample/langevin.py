@@ -12,7 +12,7 @@ A size that follows each sample's own norm depends on where the sample is and mo
 batch's mean does not, but ties samples to what they are computed with. The annealed size does neither.
 
 A predictor-corrector sampler sweeps at every level before it steps to the next. With the annealed step and a table for a predictor it is a
-table itself. Source: Song et al. 2021 (arXiv 2011.13456), algorithms 2 to 5.
+table itself. Source: Song et al. 2021 (arXiv 2011.13456).
 """
 
 from __future__ import annotations

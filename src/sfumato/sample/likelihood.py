@@ -6,7 +6,8 @@ In the angle and the coordinates of `adaptive_ode`, along `dz/dtheta = (cos(thet
 
 with `r = sqrt(alpha^2 + sigma^2)`: from data at a small `t` to noise at `s = 1`. The trace is exact (a derivative per dimension), or
 estimated without bias by `v^T (dD/dx) v` with random signs or normal `v`, one set of probes per sample for the whole way (Skilling 1989;
-Hutchinson 1990). Source: Song et al. 2021 (arXiv 2011.13456), eqs. 39-40; the angle is ours.
+Hutchinson 1990). Every probe has an integral of its own, so several give independent estimates of one sample's log-density: their mean, and
+its standard error. Source: Song et al. 2021 (arXiv 2011.13456), eqs. 39-40; the angle is ours.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
-from sfumato.noise import over_events
+from sfumato.metrics import Estimate
+from sfumato.noise import Time, over_events
 from sfumato.sample.adaptive_ode import Angle, check_ends, solve
 from sfumato.seeds import Seed, noise
 
@@ -39,12 +41,14 @@ class Likelihood:
 
     Arguments:
         log_prob: in nats, float64.
+        standard_error: of `log_prob`, from the spread of the probes: 0 with the exact divergence, NaN for a single probe.
         code: where the flow ends, at `t = 1`.
         evaluations: of the denoiser with its derivatives, per sample.
         converged: whether the solve reached its end.
     """
 
     log_prob: Float[Tensor, " batch"]
+    standard_error: Float[Tensor, " batch"]
     code: Float[Tensor, " batch *event"]
     evaluations: Int[Tensor, " batch"]
     converged: Bool[Tensor, " batch"]
@@ -59,11 +63,10 @@ class Likelihood:
             raise ArgumentError("bin_width", bin_width, "a positive width")
         return -self.log_prob / (self.code[0].numel() * math.log(2)) - math.log2(bin_width)
 
-
-def dequantize(levels: Float[Tensor, " batch *event"], seed: Seed) -> Float[Tensor, " batch *event"]:
-    """Integer levels with uniform noise in [0, 1) added, in the dtype of `levels`: their density bounds the levels' probability."""
-    draws = noise(seed, len(levels), levels.shape[1:], dtype=torch.float64, device=levels.device).draw(0)
-    return levels + torch.special.ndtr(draws).to(levels.dtype)
+    def mean_bits_per_dimension(self, bin_width: float = 1.0) -> Estimate:
+        """The mean of `bits_per_dimension` over these samples; its standard error is that of the probes alone, the samples being given."""
+        error = float(self.standard_error.square().sum().sqrt()) / len(self.log_prob)
+        return Estimate(float(self.bits_per_dimension(bin_width).mean()), error / (self.code[0].numel() * math.log(2)))
 
 
 def log_likelihood(
@@ -99,19 +102,30 @@ def log_likelihood(
     vectors = _vectors(x, divergence, probes, seed)
 
     def rate(theta: Tensor, y: Tensor) -> Tensor:
-        z, time = y[:, :-1], angle.time(theta)
+        z, time = y[:, :dim], angle.time(theta)
         size = torch.hypot(*denoiser.process.levels(time))
-        answer, trace = _traced(denoiser, (over_events(size, z) * z).reshape(x.shape), time, vectors, condition)
+        answer, traces = _traced(denoiser, (over_events(size, z) * z).reshape(x.shape), time, vectors, condition)
         slope = over_events(torch.cos(theta), z) * z - answer.flatten(1)
-        volume = dim * torch.cos(theta) - size * trace
-        return torch.cat([slope, volume.to(z.dtype)[:, None]], 1) / over_events(torch.sin(theta), z)
+        volume = dim * torch.cos(theta)[:, None] - size[:, None] * (traces.mean(1, keepdim=True) if divergence == "exact" else traces)
+        return torch.cat([slope, volume.to(z.dtype)], 1) / over_events(torch.sin(theta), z)
 
-    start = torch.cat([x.flatten(1) / angle.size(t), x.new_zeros(len(x), 1)], 1)
+    estimates = 1 if divergence == "exact" else probes
+    start = torch.cat([x.flatten(1) / angle.size(t), x.new_zeros(len(x), estimates)], 1)
     solved = solve(rate, start, angle.of(t), angle.of(1.0), tolerance)
-    code = angle.size(1.0) * solved.end[:, :-1].reshape(x.shape)
+    code = angle.size(1.0) * solved.end[:, :dim].reshape(x.shape)
     last = _prior(denoiser.process.prior_std, code) if terminal is None else terminal(code).to(torch.float64)
-    growth = solved.end[:, -1].to(torch.float64) + dim * math.log(angle.size(1.0) / angle.size(t))
-    return Likelihood(last + growth, code, solved.evaluations, solved.converged)
+    growth = solved.end[:, dim:].to(torch.float64)
+    # a single probe does not tell how far it is off
+    error = torch.zeros_like(last) if divergence == "exact" else growth.std(1) / math.sqrt(probes) if probes > 1 else torch.nan * last
+    log_prob = last + growth.mean(1) + dim * math.log(angle.size(1.0) / angle.size(t))
+    return Likelihood(log_prob, error, code, solved.evaluations, solved.converged)
+
+
+def divergence_of(
+    denoiser: Denoiser, x: Float[Tensor, " batch *event"], t: Time, condition: Tensor | None = None
+) -> Float[Tensor, " batch"]:
+    """`tr dD/dx` at `x_t = x`, exactly: a derivative per dimension. A view `a D + b x` has the divergence `a tr dD/dx + b d`."""
+    return _traced(denoiser, x, t, _vectors(x, "exact", 1, 0), condition)[1].mean(1)
 
 
 def _prior(std: float, x: Tensor) -> Tensor:
@@ -129,13 +143,13 @@ def _vectors(x: Tensor, divergence: Divergence, probes: int, seed: Seed) -> Tens
     return torch.sign(normal) if divergence == "rademacher" else normal
 
 
-def _traced(denoiser: Denoiser, x: Tensor, t: Tensor, vectors: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The answer, and the mean of `v^T (dD/dx) v` over the columns, `(batch,)` float64."""
+def _traced(denoiser: Denoiser, x: Tensor, t: Time, vectors: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The answer, and `v^T (dD/dx) v` for every column, `(batch, columns)` float64."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         said = denoiser.denoise(x, t, condition)
-        trace = x.new_zeros(len(x), dtype=torch.float64)
+        traces = []
         for v in vectors:
             (pulled,) = torch.autograd.grad(said, x, v, retain_graph=True)
-            trace += (pulled * v).flatten(1).sum(1).to(torch.float64)
-    return said.detach(), trace / len(vectors)
+            traces.append((pulled * v).flatten(1).sum(1).to(torch.float64))
+    return said.detach(), torch.stack(traces, 1)

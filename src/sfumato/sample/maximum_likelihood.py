@@ -9,7 +9,7 @@ and the expected log-likelihood of such pairs under `N(a x_t + b D, c^2)` is gre
     c^2 = q + nu^2 v(k_t),        v(k) = E |x_0 - D|^2 / d,
 
 at any step size: the mean is the ancestral one, and the belief's own spread `v` is added to its variance. In practice the spread is
-dropped. Source: Popov et al. 2022 (arXiv 2109.13821), theorem 1, for `x_s = x_t + beta h ((1/2 + w) x_t + (1 + k) score) + c eps` under a
+dropped. Source: Popov et al. 2022 (arXiv 2109.13821), for `x_s = x_t + beta h ((1/2 + w) x_t + (1 + k) score) + c eps` under a
 variance-preserving process; `published_parameters` are their `k` and `w`. In terms of the answer none of it divides by `beta h`.
 """
 
@@ -113,10 +113,10 @@ def _posterior(table: StochasticTable, i: int) -> tuple[float, float, float]:
 
 
 def published_parameters(process: VariancePreserving, t: float, s: float) -> tuple[float, float]:
-    """`(k, w)` of theorem 1 for the step from `t` to `s`: how far the score's and the state's factors are from Euler-Maruyama's.
+    """The paper's `(k, w)` of the step from `t` to `s`: how far the score's and the state's factors are from Euler-Maruyama's.
 
     Raises:
-        ArgumentError: `s` is not below `t`, or another process than the variance-preserving one of the theorem.
+        ArgumentError: `s` is not below `t`, or another process than the variance-preserving one of the paper.
     """
     if type(process) is not VariancePreserving:
         raise ArgumentError("process", type(process).__name__, "a variance-preserving process with linear betas")

@@ -11,7 +11,7 @@ from sfumato.sample.heun import Heun
 from sfumato.sample.momentum import Momentum
 from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
 from sfumato.sample.runge_kutta import RungeKutta
-from sfumato.sample.sa_solver import few_steps
+from sfumato.sample.sa_solver import few_steps, more_steps
 from sfumato.sample.singlestep import Fast, Singlestep
 from sfumato.sample.solver import Solver
 
@@ -47,6 +47,8 @@ PRESETS: Mapping[str, Solver] = MappingProxyType(
             unipc(3, "bh1"),
             few_steps(3),
             few_steps(2),
+            more_steps(3),
+            more_steps(2),
             ERSDE(2),
             ERSDE(3),
         )

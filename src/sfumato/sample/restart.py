@@ -6,8 +6,8 @@ the flow comes down over its times, and at chosen levels `low`, some times over,
     x <- phi x + S sqrt(q) eps        with x_high | x_low ~ N(phi x_low, q), i.e. noise of variance k_high^2 - k_low^2 in x / alpha,
 
 jumps back to `high`, from where the flow comes down on a few points. Every loop contracts the error that had gathered above, while its own
-discretisation stays the flow's. Multistep solvers start without history after a jump. Source: Xu et al. 2023 (arXiv 2306.14878), algorithm
-1 and appendix B; `Churned` is the stochastic sampler of Karras et al. 2022 (arXiv 2206.00364), algorithm 2.
+discretisation stays the flow's. Multistep solvers start without history after a jump. Source: Xu et al. 2023 (arXiv 2306.14878);
+`Churned` is the stochastic sampler of Karras et al. 2022 (arXiv 2206.00364), algorithm 2.
 """
 
 from __future__ import annotations

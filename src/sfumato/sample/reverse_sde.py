@@ -9,10 +9,10 @@ From `t` to `s = t - h`, with the forward transition `x_t | x_s ~ N(phi x_s, q)`
     large       X_s = (X_t + q s) / phi + sqrt(q) eps                    DDPM's mean with the larger of its two variances
 
 `large` differs from `Ancestral(1.0)` (the exact posterior's variance `q sigma_s^2 / sigma_t^2`) in its noise alone. Source: Song et al.
-2021 (arXiv 2011.13456), eqs. 6, 13, 46 and appendices E and F.
+2021 (arXiv 2011.13456).
 
 `ImprovedEuler` is Euler's step and, with the same noise, the mean of the slopes at both ends (weak order 2): Jolicoeur-Martineau et al.
-2021 (arXiv 2105.14080), algorithm 1, with a fixed step.
+2021 (arXiv 2105.14080), with a fixed step.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@ r"""SA-Solver: Adams methods, predictor and corrector, for the reverse SDE of an
 
 All members of `dx = (F x - (1 + tau^2)/2 g^2 score) dt + tau g dw` share their marginals: `tau = 0` is the probability flow, 1 the usual
 reverse SDE. With `tau` held over a step the linear part is exact, and a polynomial in half log-SNR through past answers is integrated
-exactly (eqs. 14 and 17; the weights are those of `stochastic`). The corrector has the predictor's noise.
+exactly (the weights are those of `stochastic`). The corrector has the predictor's noise.
 
 Deterministic order: the predictor's `P` alone, `min(P + 1, C)` with a corrector of order `C`; as the first step is of order 1, the order of
 a lone predictor is capped at 2 in the end. With `tau > 0` the mean and the variance converge with order 2 at most, and paths with order 1,
-as the noise inside a step is not resolved: error `O(tau h + h^P)` (theorem 5.1).
+as the noise inside a step is not resolved: error `O(tau h + h^P)`, the authors' bound.
 """
 
 from __future__ import annotations

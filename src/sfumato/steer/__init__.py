@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from sfumato.steer.classifier_guidance import ClassifierGuided, NoisyLogProb
 from sfumato.steer.variations import Variations, kicked, variations
 
-__all__ = ["Variations", "kicked", "variations"]
+__all__ = [
+    "ClassifierGuided",
+    "NoisyLogProb",
+    "Variations",
+    "kicked",
+    "variations",
+]

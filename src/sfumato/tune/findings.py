@@ -166,6 +166,27 @@ def on_candidates(result: TuneResult) -> str:
     return f"{told}, {counts['diffusers']} of diffusers, on noise that no choice saw{failed}.{missing}"
 
 
+def on_contest(result: TuneResult) -> str:
+    """How much fitting buys over the best of the closed forms."""
+    ratios = [ratio.value for _, _, _, ratio in contests(result) if ratio]
+    if not ratios:
+        return "Nothing unfitted was measured beside what was fitted, or the other way round."
+    low, high = f"{min(ratios):.2g}", f"{max(ratios):.2g}"
+    factor = low if low == high else f"{low} to {high}"
+    tried = {name: reason for told in result.skipped.values() for name, reason in told.items()}
+    left = f" {len(tried)} candidates were left out, each with its reason in tune.json." if tried else ""
+    return f"On noise that no choice saw, the error of the best unfitted sampler is {factor} times that of the best fitted one.{left}"
+
+
+def contests(result: TuneResult) -> list[tuple[int, Candidate | None, Candidate | None, Estimate | None]]:
+    """For each budget the best fitted and the best unfitted program, and the second's error over the first's."""
+    out = []
+    for n in sorted(result.contest):
+        fitted, unfitted = result.contestant(n, "fitted"), result.contestant(n, "unfitted")
+        out.append((n, fitted, unfitted, _ratio(unfitted.error, fitted.error) if fitted and unfitted else None))
+    return out
+
+
 def start_level(result: TuneResult) -> float:
     """The highest noise level that any sampler asks the network at; infinite if none was recorded."""
     return max((ratio for c in result.candidates for ratio in c.ratios or []), default=math.inf)

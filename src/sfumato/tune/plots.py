@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sfumato.explain.page import COLOURS, TEXT, round_numbers, ticks
-from sfumato.tune.findings import RIVALS, compare, is_finite, landing, measured, rival, start_level
+from sfumato.tune.findings import RIVALS, compare, contests, is_finite, landing, measured, rival, start_level
 from sfumato.tune.result import Candidate, TuneResult
 
 _SERIES = {"isotropic": "one", "gaussian": "two", "mixture": "three", "empirical": "four"}
@@ -28,6 +28,8 @@ def errors(result: TuneResult, width: int) -> Any:
     best = [shown.best(n, family) for n in counts] if family else []
     envelope = [c for c, n in zip(best, counts, strict=True) if c is not None and c.evaluations == n]
     _curve(axes, envelope, "peer" if family == "diffusers" else "classic", f"the best {RIVALS[family]}" if family else "", 2)
+    unfitted = [c for _, _, c, _ in contests(result) if c is not None and is_finite(c.error)]
+    _curve(axes, unfitted, "three", "the best unfitted of our tables", 2)
     for kind, ink, label in (
         ("diffusers", "peer-thin", "every diffusers setting"),
         ("classic", "classic", "published solvers, our tables"),

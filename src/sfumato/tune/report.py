@@ -72,6 +72,7 @@ def _facts(result: TuneResult) -> dict[str, Any]:
         "subtitle": subtitle.replace(" ± ", "\u00a0±\u00a0"),
         "rival": findings.RIVALS[family] if family else None,
         "rows": comparisons,
+        "contests": findings.contests(result),
         "with_quality": any(is_finite(q) for q in judged),
         "floor": result.floor,
         "note": _note(result, comparisons),
@@ -97,6 +98,7 @@ _SENTENCES = {
     "teleport": findings.on_teleport,
     "timings": findings.on_timings,
     "candidates": findings.on_candidates,
+    "contest": findings.on_contest,
 }
 
 

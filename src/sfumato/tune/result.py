@@ -13,7 +13,8 @@ from sfumato.explain import ScoreProbe
 from sfumato.metrics import Estimate
 
 Family = Literal["ours", "classic", "diffusers"]
-"""`ours`: spectral and fitted programs; `classic`: published solvers in our tables; `diffusers`: its schedulers, run beside."""
+"""`ours`: spectral and fitted programs, and whatever was chosen; `classic`: published solvers in our tables; `diffusers`: its schedulers,
+run beside."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class TuneResult:
         floor: the distances that are no sampler's fault: of the reference's samples, and of training data, to held-out data.
         timings: seconds of each step, in order.
         pictures: events from the same noise, by the name of what drew them; first `data`, then `reference`.
+        contest: for each budget, the names of the best `fitted` and the best `unfitted` program, as far as any was tried.
+        skipped: for each budget, what was refused or not tried, by name, with its reason.
     """
 
     model: dict[str, Any]
@@ -72,6 +75,8 @@ class TuneResult:
     floor: dict[str, Estimate]
     timings: list[tuple[str, float]]
     pictures: dict[str, Tensor] = field(default_factory=dict)
+    contest: dict[int, dict[str, str]] = field(default_factory=dict)
+    skipped: dict[int, dict[str, str]] = field(default_factory=dict)
 
     def best(self, evaluations: int, family: Family) -> Candidate | None:
         """See `best_of`."""
@@ -79,13 +84,22 @@ class TuneResult:
 
     def ours(self, evaluations: int) -> Candidate:
         """The program chosen for a budget (`KeyError` for another budget)."""
-        return next(c for c in self.candidates if c.name == self.chosen[evaluations] and c.evaluations == evaluations)
+        return self._named(self.chosen[evaluations], evaluations)
+
+    def contestant(self, evaluations: int, kind: Literal["fitted", "unfitted"]) -> Candidate | None:
+        """The best of a kind at a budget, or None if none was tried."""
+        name = self.contest.get(evaluations, {}).get(kind)
+        return self._named(name, evaluations) if name is not None else None
+
+    def _named(self, name: str, evaluations: int) -> Candidate:
+        return next(c for c in self.candidates if c.name == name and c.evaluations == evaluations)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, without the pictures."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "pictures"}
         plain["diagnosis"], plain["teleport"] = self.diagnosis.to_dict(), asdict(self.teleport)
         plain["candidates"], plain["world"] = [asdict(c) for c in self.candidates], [asdict(c) for c in self.world]
+        plain["contest"], plain["skipped"] = ({str(n): v for n, v in named.items()} for named in (self.contest, self.skipped))
         plain["chosen"] = {str(n): name for n, name in self.chosen.items()}
         plain["floor"] = {name: asdict(e) for name, e in self.floor.items()}
         plain["timings"] = [{"step": step, "seconds": seconds} for step, seconds in self.timings]

@@ -3,7 +3,8 @@ r"""The main job: from a model and its data to the sampler that reaches referenc
 1. statistics of the data: a Gaussian, a small mixture, the points;
 2. diagnosis: how much of the learned score each explains, by noise level;
 3. teleport: the lowest level to which the closed form carries a sample within tolerance;
-4. search: nodes on the mixture world (no network call), then on the network, against its own high-accuracy flow;
+4. search: nodes on the mixture world (no network call), then on the network, against its own high-accuracy flow; then the choice among
+   this table, the other fits and the closed forms;
 5. evidence: all candidates, and `diffusers`' schedulers, on noise that no choice has seen.
 
 Every set of starts has draws of its own: to fit, to judge fits while searching, and to measure.
@@ -30,15 +31,19 @@ from sfumato.metrics import endpoint_error
 from sfumato.progress import Progress, Silent, Timed
 from sfumato.sample import Denoise, Program, Sampler, Trajectory, reference, reference_times
 from sfumato.seeds import noise
+from sfumato.tune.candidates import FITS, Calibration, Ground, Paths, Proposals
+from sfumato.tune.choosing import Choice, Contest, family_of
 from sfumato.tune.measure import classic_programs, distance_to, measure_peers, measure_program
 from sfumato.tune.recipe import Recipe
 from sfumato.tune.result import Candidate, Family, Teleport, TuneResult, best_of
-from sfumato.tune.search import RIDGES, Bench, Found, first_guesses, search
+from sfumato.tune.search import RIDGES, Bench, first_guesses, search
 from sfumato.tune.teleport import predict_teleport
 
 _SHOWN: tuple[Family, ...] = ("ours", "diffusers")
 _PROBES = 512
 _PICTURES = 12
+_FEW, _SCREEN = 160, 32
+"""Paths for fits of few numbers, and starts that the list of closed forms is shortened on."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class TuneSettings:
         fit, judge, measure: how many starts programs are fitted to, judged on while searching, and measured on at last.
         quality: how many samples are compared with held-out data; 0 for none.
         world_trials, network_trials: fits a budget may cost on the mixture world and on the network.
+        closed_forms: published and Gaussian solvers that a budget may try on the mixture world; 0 for none.
+        fits: further fits a budget may try, names of `candidates.FITS`.
     """
 
     evaluations: tuple[int, ...] = (5, 8, 10, 15, 20)
@@ -65,6 +72,8 @@ class TuneSettings:
     quality: int = 1000
     world_trials: int = 40
     network_trials: int = 16
+    closed_forms: int = 48
+    fits: tuple[str, ...] = ("search", "integration", "distilled", "statistics")
 
     def __post_init__(self) -> None:
         if not self.evaluations or any(n < 1 for n in self.evaluations):
@@ -75,6 +84,9 @@ class TuneSettings:
             raise ArgumentError("tolerance", self.tolerance, "a relative error in (0, 1)")
         if min(self.fit, self.judge, self.measure) < 16:
             raise ArgumentError("fit, judge, measure", (self.fit, self.judge, self.measure), "at least 16 starts each")
+        if self.closed_forms < 0 or not set(self.fits) <= set(FITS):
+            given = (self.closed_forms, list(self.fits))
+            raise ArgumentError("closed_forms, fits", given, f"a number of at least 0, and names among {', '.join(FITS)}")
 
 
 def tune(
@@ -118,13 +130,14 @@ class _Job:
         diagnosis = self._diagnose(worlds)
         total = settings.fit + settings.judge
         truth, half_error = self._reference(self.denoiser.denoise, worlds, "reference trajectories", total + settings.measure, check=True)
-        calibration, held_out = truth[:total], truth[total:]
-        teleport = predict_teleport(calibration, worlds.gaussian, settings.tolerance)
+        calibration, held_out = self._paths(truth[:total]), truth[total:]
+        teleport = predict_teleport(calibration.trajectory, worlds.gaussian, settings.tolerance)
         self.progress.inner.note(f"the closed form carries samples from noise down to k = {teleport.ratio:.3g}")
-        found, world = self._search(worlds, calibration, teleport)
-        candidates, samplers, chosen = self._measure(worlds, found, held_out, teleport)
-        candidates, floor, pictures = self._quality(candidates, samplers, chosen, found, held_out)
-        recipe = self._recipe(worlds, found, candidates, chosen)
+        choices, world = self._search(worlds, calibration, teleport)
+        chosen = {n: choice.chosen.program.name for n, choice in choices.items()}
+        candidates, samplers = self._measure(worlds, choices, held_out, teleport)
+        candidates, floor, pictures = self._quality(candidates, samplers, choices, held_out)
+        recipe = self._recipe(worlds, choices, candidates)
         result = TuneResult(
             model={"process": self.process.kind, **about},
             data={"name": self.data.name, "train": len(self.data.train), "test": len(self.data.test), "event_shape": list(self.event)},
@@ -139,6 +152,8 @@ class _Job:
             floor=floor,
             timings=self.progress.timings,
             pictures=pictures,
+            contest={n: choice.contest for n, choice in choices.items()},
+            skipped={n: choice.skipped for n, choice in choices.items()},
         )
         return recipe, result
 
@@ -170,49 +185,66 @@ class _Job:
                 error = endpoint_error(coarse.end, states[-1][-64:]).value
         return Trajectory(self.process, times, states), error
 
-    def _search(self, worlds: Worlds, calibration: Trajectory, teleport: Teleport) -> tuple[dict[int, Found], list[Candidate]]:
-        """The program found for each budget, and what the mixture world said of it."""
-        settings, fit = self.settings, self.settings.fit
-        dreamt = worlds.mixture.denoiser(self.process).denoise
-        imagined, _ = self._reference(dreamt, worlds, "trajectories of the mixture world", fit + settings.judge)
-        world = Bench(dreamt, imagined[:fit], imagined[fit:], worlds.gaussian)
-        network = Bench(self.denoiser.denoise, calibration[:fit], calibration[fit:], worlds.gaussian)
-        scale = float(worlds.gaussian.covariance.trace() / worlds.gaussian.dim) ** 0.5
+    def _paths(self, trajectory: Trajectory) -> Paths:
+        """The first trajectories with the draws they were made of."""
+        return Paths(trajectory, frozenset(noise(self.settings.seed, len(trajectory.end), self.event).keys))
+
+    def _search(self, worlds: Worlds, calibration: Paths, teleport: Teleport) -> tuple[dict[int, Choice], list[Candidate]]:
+        """What was chosen for each budget, and what the mixture world said of its table."""
+        settings, fit, dreamer = self.settings, self.settings.fit, worlds.mixture.denoiser(self.process)
+        imagined, _ = self._reference(dreamer.denoise, worlds, "trajectories of the mixture world", fit + settings.judge)
+        world = Bench(dreamer.denoise, imagined[:fit], imagined[fit:], worlds.gaussian)
+        path = calibration.trajectory
+        network = Bench(self.denoiser.denoise, path[:fit], path[fit:], worlds.gaussian)
+        contest = self._contest(worlds, dreamer, calibration, self._paths(imagined), teleport)
+        scale = contest.network.ground.scale
         tops = [teleport.ratio * f for f in (0.7, 1.0, 1.5)]
-        found, dreams = {}, []
+        choices, dreams = {}, []
         for n in settings.evaluations:
             guesses = first_guesses(imagined, n, tops, [scale * f for f in (0.1, 0.2, 0.4)])
             with self.progress.task(f"search for {n} evaluations", settings.world_trials + settings.network_trials + len(RIDGES)) as p:
                 dream = search(world, guesses, settings.world_trials, advance=p.advance)
                 best = search(network, [dream.nodes], settings.network_trials, steps=(2, 1), advance=p.advance)
-                found[n] = min(best, network.best_ridge(best.nodes), key=lambda f: f.error)
+                table = min(best, network.best_ridge(best.nodes), key=lambda f: f.error).program
                 p.advance(len(RIDGES))
-            dreams.append(measure_program(replace(dream.program, name="fitted on the mixture"), "ours", dreamt, world.judge))
-        return found, dreams
+            with self.progress.task(f"other samplers of {n} evaluations", settings.closed_forms + len(settings.fits)) as p:
+                choices[n] = contest.choose(n, Proposals((table,), {}, calibration[:fit].keys), p.advance)
+            dreams.append(measure_program(replace(dream.program, name="fitted on the mixture"), "ours", dreamer.denoise, world.judge))
+        return choices, dreams
+
+    def _contest(self, worlds: Worlds, dreamer: Denoiser, calibration: Paths, imagined: Paths, teleport: Teleport) -> Contest:
+        """Fits of few numbers are made on few of the paths that the table is fitted to."""
+        settings, fit = self.settings, self.settings.fit
+        ground = Ground(self.process, worlds.gaussian, worlds.mixture)
+        network, world = (
+            Calibration(denoiser, paths[: min(fit, _FEW)], ground, teleport.ratio, settings.world_trials, settings.seed)
+            for denoiser, paths in ((self.denoiser, calibration), (dreamer, imagined))
+        )
+        return Contest(network, world, calibration[fit:], imagined[fit : fit + _SCREEN], settings.closed_forms, settings.fits)
 
     def _measure(
-        self, worlds: Worlds, found: dict[int, Found], truth: Trajectory, teleport: Teleport
-    ) -> tuple[list[Candidate], dict[tuple[str, int], Callable[[Tensor], Tensor]], dict[int, str]]:
+        self, worlds: Worlds, choices: dict[int, Choice], truth: Trajectory, teleport: Teleport
+    ) -> tuple[list[Candidate], dict[tuple[str, int], Callable[[Tensor], Tensor]]]:
         budgets, denoise = self.settings.evaluations, self.denoiser.denoise
         candidates: list[Candidate] = []
-        chosen = {}
         with self.progress.task("our programs on unseen noise", len(budgets)) as p:
             for n in budgets:
-                candidates.append(measure_program(found[n].program, "ours", denoise, truth))
-                chosen[n] = found[n].program.name
+                chosen, *others = choices[n].programs
+                # whatever was chosen is what we stand for
+                candidates.append(measure_program(chosen, "ours", denoise, truth))
                 programs = classic_programs(self.denoiser, worlds.gaussian, n, teleport.ratio)
+                candidates += [measure_program(c, family_of(c), denoise, truth) for c in others]
                 candidates += [measure_program(c, "classic", denoise, truth) for c in programs]
                 p.advance()
         with self.progress.task("diffusers' schedulers on the same noise", len(budgets) * len(PEERS)) as p:
             peers, samplers = measure_peers(self.denoiser, truth, budgets, p.advance)
-        return candidates + peers, samplers, chosen
+        return candidates + peers, samplers
 
     def _quality(
         self,
         candidates: list[Candidate],
         samplers: dict[tuple[str, int], Callable[[Tensor], Tensor]],
-        chosen: dict[int, str],
-        found: dict[int, Found],
+        choices: dict[int, Choice],
         truth: Trajectory,
     ) -> tuple[list[Candidate], dict[str, Any], dict[str, Tensor]]:
         """Distances to held-out data for our program and the best peer of each budget, and pictures from the same noise."""
@@ -226,12 +258,13 @@ class _Job:
                 floor = {"reference": distance_to(test, truth.end), "training data": distance_to(test, self.data.train[:n])}
             for budget in self.settings.evaluations:
                 for family in _SHOWN:
-                    rivals = [c for c in candidates if family == "diffusers" or (c.name == chosen[budget] and c.evaluations == budget)]
+                    program = choices[budget].chosen.program
+                    rivals = [c for c in candidates if family == "diffusers" or (c.name == program.name and c.evaluations == budget)]
                     best = best_of(rivals, budget, family)
                     p.advance()
                     if best is None:
                         continue
-                    walk = self._walker(found[budget].program) if family == "ours" else samplers[best.name, best.evaluations]
+                    walk = self._walker(program) if family == "ours" else samplers[best.name, best.evaluations]
                     pictures[f"{best.name}, {best.evaluations} evaluations"] = walk(unit)
                     if n:
                         done = replace(best, quality=distance_to(test, torch.cat([walk(c) for c in torch.split(fresh, 256)])))
@@ -242,13 +275,14 @@ class _Job:
         sampler = Sampler(self.denoiser, program, self.event)
         return lambda unit: sampler.sample(len(unit), start=self.process.prior_sample(unit))
 
-    def _recipe(self, worlds: Worlds, found: dict[int, Found], candidates: Sequence[Candidate], chosen: dict[int, str]) -> Recipe:
+    def _recipe(self, worlds: Worlds, choices: dict[int, Choice], candidates: Sequence[Candidate]) -> Recipe:
         """All budgets, and as the default the smallest whose error is within tolerance (else the one of least error)."""
-        ours = {c.evaluations: c.error for c in candidates if c.family == "ours" and chosen.get(c.evaluations) == c.name}
+        programs = {n: choice.chosen.program for n, choice in choices.items()}
+        ours = {c.evaluations: c.error for n, p in programs.items() for c in candidates if (c.evaluations, c.name) == (n, p.name)}
         within = [n for n, e in ours.items() if e.value <= self.settings.tolerance]
         default = min(within) if within else min(ours, key=lambda n: ours[n].value)
         evidence = {n: {"error": e.value, "standard_error": e.standard_error} for n, e in ours.items()}
-        return Recipe(self.event, {n: f.program for n, f in found.items()}, default, worlds.gaussian, evidence=evidence)
+        return Recipe(self.event, programs, default, worlds.gaussian, evidence=evidence)
 
 
 def _machine() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from sfumato.sample.calibration import Calibrated, Starts
 from sfumato.sample.runge_kutta import RungeKutta
 
 PROCESS = FlowMatching()
-ITERATIONS = {2: 100, 4: 300}
-"""Of the fits, by the number of steps."""
+FITS = {2: (256, BespokeSettings(100)), 4: (1024, BespokeSettings(330, rate=5e-2))}
+"""Of how many starts and how a warp is fitted, by the number of steps; over three sets of starts the ratios to RK2 are then within 0.01."""
 
 
 def _denoise(x: Tensor, t: float) -> Tensor:
@@ -29,29 +30,31 @@ def _denoise(x: Tensor, t: float) -> Tensor:
 
 
 @functools.cache
-def _starts(fit: bool) -> Starts:
-    return Starts.prior(PROCESS, (2,), 256 if fit else 512, 1 if fit else 2)
+def _starts(n: int = 512, seed: int = 2) -> Starts:
+    return Starts.prior(PROCESS, (2,), n, seed)
 
 
 @functools.cache
 def _truth() -> Tensor:
     """The ends of the starts to judge on, by the exponential integrator of order 4 in 400 steps."""
-    return reference(_denoise, _starts(False).states, PROCESS, worlds.g4().gaussian(), uniform_time(400)).end
+    return reference(_denoise, _starts().states, PROCESS, worlds.g4().gaussian(), uniform_time(400)).end
 
 
 def _plain(program: Program) -> float:
-    return Calibrated(program, (), frozenset()).error(_denoise, _starts(False), _truth())
+    return Calibrated(program, (), frozenset()).error(_denoise, _starts(), _truth())
 
 
 @functools.cache
 def _fitted(steps: int, free: Free = "both", last_only: bool = False) -> Calibrated:
-    path = reference(_denoise, _starts(True).states, PROCESS, worlds.g4().gaussian(), uniform_time(120))
-    settings = BespokeSettings(ITERATIONS[steps], last_only=last_only)
-    return fit_bespoke(worlds.g4().denoiser(PROCESS), _starts(True), path, steps, free=free, settings=settings)[0]
+    n, settings = FITS[steps]
+    starts = _starts(n, 1)
+    path = reference(_denoise, starts.states, PROCESS, worlds.g4().gaussian(), uniform_time(120))
+    settings = replace(settings, last_only=last_only)
+    return fit_bespoke(worlds.g4().denoiser(PROCESS), starts, path, steps, free=free, settings=settings)[0]
 
 
 def _error(table: Calibrated) -> float:
-    return table.error(_denoise, _starts(False), _truth())
+    return table.error(_denoise, _starts(), _truth())
 
 
 def fits() -> Iterator[Check]:
@@ -69,7 +72,7 @@ def foreign() -> Iterator[Check]:
     """The negative control: the solver of one mixture on another."""
     means = torch.tensor([[2.0, 2.0], [-2.0, 1.0]], dtype=torch.float64)
     other = GaussianMixture(None, means, [SpectralCovariance.isotropic(2, v) for v in (0.02, 0.05)])
-    x = _starts(False).states
+    x = _starts().states
     end = reference(other.denoiser(PROCESS).denoise, x, PROCESS, other.gaussian(), uniform_time(200)).end
     programs = (_fitted(2).program, bespoke_program(PROCESS, Warp.of(2)))
     ours, plain = (float((run(p, other.denoiser(PROCESS).denoise, x) - end).square().mean().sqrt()) for p in programs)
@@ -77,7 +80,7 @@ def foreign() -> Iterator[Check]:
 
 
 def consistency() -> Iterator[Check]:
-    """Check 2: smooth curves keep the order; a change of schedule is one of them."""
+    """Check 2, first half: smooth curves keep the order."""
 
     def program(n: int) -> Program:
         def time(r: Tensor) -> Tensor:
@@ -86,10 +89,12 @@ def consistency() -> Iterator[Check]:
         return bespoke_program(PROCESS, Warp.of(n, 2, time, lambda r: torch.exp(0.4 * torch.sin(3 * r))))
 
     yield within("order with smooth curves", math.log2(_plain(program(40)) / _plain(program(80))), 1.85, 2.15)
+
+
+def reparametrised() -> Iterator[Check]:
+    """Check 2, second half: a change of schedule is such a curve."""
     other, steps = Trigonometric(), 6
-    theirs = run(
-        RungeKutta("midpoint", "time").compile(other, uniform_time(steps)), worlds.g4().denoiser(other).denoise, _starts(False).states
-    )
+    theirs = run(RungeKutta("midpoint", "time").compile(other, uniform_time(steps)), worlds.g4().denoiser(other).denoise, _starts().states)
 
     def scale(r: Tensor) -> Tensor:
         return torch.sin(math.pi / 2 * r) + torch.cos(math.pi / 2 * r)
@@ -98,7 +103,7 @@ def consistency() -> Iterator[Check]:
         return torch.sin(math.pi / 2 * r) / scale(r)
 
     for name, warp in (("schedule as a warp", Warp.of(steps, 2, time, scale)), ("identity", Warp.of(steps))):
-        ours = run(bespoke_program(PROCESS, warp), _denoise, _starts(False).states)
+        ours = run(bespoke_program(PROCESS, warp), _denoise, _starts().states)
         check = at_most(f"{name} against RK2 on the variance-preserving circle", float((ours - theirs).abs().max()), 1e-12)
         yield check if name != "identity" else control(check)
 
@@ -115,5 +120,5 @@ ROW = Row(
         " starts that were not fitted to, less than either alone, and keep its order; on another mixture the gain is lost."
     ),
     reproduced="yes",
-    checks=(fits, foreign, consistency),
+    checks=(reparametrised, fits, foreign, consistency),
 )

@@ -97,5 +97,5 @@ ROW = Row(
         " DPM-Solver-3S, already within 2e-3 at 9 steps, gains nothing."
     ),
     reproduced="yes",
-    checks=(ddim_is_distilled, numbers_transfer, relation_to_two_nodes, misaligned_teacher, other_solvers),
+    checks=(relation_to_two_nodes, ddim_is_distilled, numbers_transfer, misaligned_teacher, other_solvers),
 )

@@ -118,5 +118,5 @@ ROW = Row(
         " ratio has the order of its polynomial and stays near thin data in few steps."
     ),
     reproduced="yes",
-    checks=(orders, closed_form_weights, ingredients, on_wide_data),
+    checks=(closed_form_weights, ingredients, orders, on_wide_data),
 )

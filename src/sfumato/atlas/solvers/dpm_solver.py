@@ -113,5 +113,5 @@ ROW = Row(
         " order 2, for want of a factor 2."
     ),
     reproduced="partly",
-    checks=(orders, printed_weights, few_steps, exponential_form),
+    checks=(printed_weights, exponential_form, orders, few_steps),
 )

@@ -102,5 +102,5 @@ ROW = Row(
         " error at 5 to 10 steps of order 1, and at 10 steps 0.4 of the error of the best of DPM-Solver++(2M), UniPC-2 and UniPC-3."
     ),
     reproduced="yes",
-    checks=(orders, few_steps, gaussians),
+    checks=(gaussians, orders, few_steps),
 )

@@ -1,4 +1,4 @@
-"""136: iterative alpha-(de)blending. Left out: the learned blend of noise to digits (its third check), and images."""
+"""136: iterative alpha-(de)blending. Left out: images larger than the digits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from torch import Tensor
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, control, within
 from sfumato.atlas.solvers.worlds import g4
+from sfumato.data import digits
+from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.exact.blend import Blend, Sides
-from sfumato.metrics import fit_rate
+from sfumato.learn import DenoisingLoss, FitSettings, Uniform, UniformTime, fit
+from sfumato.metrics import energy_distance, fit_rate
 from sfumato.noise import FlowMatching
 from sfumato.sample import ddim, run
 from sfumato.sample.blending import blend, random_blend
-from sfumato.seeds import Noise
+from sfumato.seeds import Noise, noise
 
 
 def _mixture(means: list[list[float]], variances: list[float]) -> GaussianMixture:
@@ -101,6 +104,40 @@ def names_of_one_method() -> Iterable[Check]:
     yield control(at_most("the target taken for the difference: difference", float((mine - wrong).abs().max()), 1e-12))
 
 
+def learned() -> Iterable[Check]:
+    """Check 3: noise to the digits' 16 largest principal components, by a network that regresses on the difference of the sides."""
+    data, process = digits(), FlowMatching()
+    train, test = (part.flatten(1) - data.train.flatten(1).mean(0) for part in (data.train, data.test))
+    _, sizes, axes = torch.linalg.svd(train, full_matrices=False)
+    # to unit mean variance
+    scale = float(sizes[:16].square().mean().sqrt()) / len(train) ** 0.5
+    train, test = (part @ axes[:16].T / scale for part in (train, test))
+    floor, x = energy_distance(test.double(), train.double()).value, noise(4, 1000, (16,), dtype=torch.float32).draw(0)
+
+    def distance(steps: int, model: Preconditioned) -> float:
+        def difference(x: Tensor, a: float) -> Tensor:
+            with torch.no_grad():
+                return -model.velocity(x, 1 - a)
+
+        return energy_distance(blend(difference, x, _even(steps)).double(), test.double()).value
+
+    limit = 2 * floor + 0.02
+    for steps in (600, 0):
+        model = Preconditioned(ResidualMLP((16,), 128, 3), process, 1.0)
+        if steps:
+            fit(
+                model,
+                train,
+                FitSettings(steps, learning_rate=3e-3, warmup=50, ema_decay=0.99),
+                DenoisingLoss(Uniform(), UniformTime(), "velocity"),
+            )
+            name = "learned blend, 128 steps: energy distance to held-out digits"
+            yield at_most(f"{name} (those learned from: {floor:.2g})", distance(128, model), limit)
+            yield at_most(f"{name}, in 16 steps", distance(16, model), 2 * limit)
+        else:
+            yield control(at_most(f"{name}, before training", distance(128, model), limit))
+
+
 ROW = Row(
     id="136",
     slug="iadb",
@@ -111,8 +148,8 @@ ROW = Row(
     claim=(
         "Taking a blend of two laws apart at random and blending a little further converges, with the root of the number of steps, to a"
         " deterministic map between any two densities, which the mean difference of the pair follows with order 1; from Gaussian noise it"
-        " is DDIM. What a trained network makes of it was not measured."
+        " is DDIM. A small network blends noise to digits; that its samples are better than other methods' was not measured."
     ),
     reproduced="partly",
-    checks=(convergence, rearrangement, names_of_one_method),
+    checks=(names_of_one_method, convergence, rearrangement, learned),
 )

@@ -49,6 +49,16 @@ def _flipped(program: Program) -> Program:
     return Program(program.name, program.process, program.times, tuple(rows))
 
 
+def _tables() -> Iterator[Check]:
+    yield close("error of the balanced window at 50 steps", -_spread_error(_ou("balanced", 50)), 0.082, relative=0.02)
+    program = _ou("whole", 50)
+    other = ddim().compile(_OU, program.times)
+    yield at_most("distance of the whole window's table to DDIM's", _distance(program, other), 1e-12)
+    yield control(at_most("distance of the table of l = 4 to DDIM's", _distance(_ou(4, 50), other), 1e-12))
+    collapsed = 1 + _spread_error(_flipped(_ou(16, 400)))
+    yield control(at_least("relative std, l = 16, with the noise away from the iterate", collapsed, 0.9))
+
+
 def _ornstein_uhlenbeck() -> Iterator[Check]:
     for window, expected in ((1, 0.879), (2, 0.30), (4, 0.14), (16, 0.033)):
         yield close(f"plateau of the error of the std, l = {window}", -_spread_error(_ou(window, 1600)), expected, relative=0.03)
@@ -58,13 +68,6 @@ def _ornstein_uhlenbeck() -> Iterator[Check]:
     for kind, expected, slack in (("balanced", 0.5, 0.12), ("whole", 1.0, 0.05)):
         coarse, fine = (-_spread_error(_ou(kind, n)) for n in (400, 1600))
         yield close(f"order of the window {kind}, 400 to 1600 steps", math.log(coarse / fine, 4), expected, absolute=slack)
-    yield close("error of the balanced window at 50 steps", -_spread_error(_ou("balanced", 50)), 0.082, relative=0.02)
-    program = _ou("whole", 50)
-    other = ddim().compile(_OU, program.times)
-    yield at_most("distance of the whole window's table to DDIM's", _distance(program, other), 1e-12)
-    yield control(at_most("distance of the table of l = 4 to DDIM's", _distance(_ou(4, 50), other), 1e-12))
-    collapsed = 1 + _spread_error(_flipped(_ou(16, 400)))
-    yield control(at_least("relative std, l = 16, with the noise away from the iterate", collapsed, 0.9))
 
 
 def _distance(one: Program, other: Program) -> float:
@@ -146,5 +149,5 @@ ROW = Row(
     claim="Restoring by the score and degrading with the noise that points back at the iterate is a sampler for any forward process; it "
     "converges when the window grows as the step falls, and is DDIM when it restores to clean.",
     reproduced="yes",
-    checks=(_ornstein_uhlenbeck, _double_well),
+    checks=(_tables, _ornstein_uhlenbeck, _double_well),
 )

@@ -97,5 +97,5 @@ ROW = Row(
     claim="Adams predictors and correctors in data prediction solve the reverse SDE of any noise level at one evaluation a step, with the "
     "deterministic orders of multistep methods at tau = 0, and with error O(tau h + h^p): weak order 2 and strong order 1 at tau > 0.",
     reproduced="yes",
-    checks=(_deterministic, _weak, _strong, _prediction),
+    checks=(_prediction, _deterministic, _weak, _strong),
 )

@@ -150,5 +150,5 @@ ROW = Row(
         "likelihood's gradient conditions."
     ),
     reproduced="yes",
-    checks=(likelihoods, correctors, marginals, conditioning),
+    checks=(marginals, likelihoods, correctors, conditioning),
 )

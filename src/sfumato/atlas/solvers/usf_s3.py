@@ -13,7 +13,8 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, control, holds
 from sfumato.atlas.solvers.worlds import FIRST, LAST, PROCESS, denoiser, ends, grid, starts
 from sfumato.sample import PRESETS, Program, run
 from sfumato.tune.plan_ranker import PlanRanker
-from sfumato.tune.solver_search import Plan, SolverSearch, known_plans, plan_features, search_solver
+from sfumato.tune.solver_plan import Plan, known_plans, plan_features
+from sfumato.tune.solver_search import SolverSearch, search_solver
 
 
 def _rms(program: Program, n: int, seed: int) -> float:

@@ -1,0 +1,1 @@
+"""Rows of processes, parametrisations, training and likelihood."""

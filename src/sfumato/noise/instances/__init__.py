@@ -1,0 +1,1 @@
+"""Named members of the linear SDE family, by kind of structure."""
