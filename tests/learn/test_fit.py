@@ -72,10 +72,11 @@ def test_resumed_after_an_error_it_ends_bit_identical(tmp_path, uninterrupted, s
     assert equal(weights(load_model(tmp_path)), uninterrupted[0])
 
 
-@pytest.mark.parametrize("clip", [1e-3, 0.5, math.inf])
-def test_its_steps_are_those_of_a_plain_loop_with_adam_and_clipping(clip):
+@pytest.mark.parametrize(("clip", "dtype"), [(1e-3, torch.float32), (0.5, torch.float32), (math.inf, torch.float32), (0.5, torch.float64)])
+def test_its_steps_are_those_of_a_plain_loop_with_adam_and_clipping(clip, dtype):
     """Against torch's own pieces, unfused: the clipped gradient is what the optimiser sees, and an infinite bound clips nothing."""
-    settings, loss, own, twin = replace(SETTINGS, steps=6, clip=clip, ema_decay=0.0), default_loss(data()), denoiser(), denoiser()
+    settings, loss = replace(SETTINGS, steps=6, clip=clip, ema_decay=0.0), default_loss(data())
+    own, twin = denoiser().to(dtype), denoiser().to(dtype)
     fit(own, data(), settings, loss)
     stream = Stream(data(), None, loss, twin.process, settings.batch_size, settings.seed, torch.device("cpu"))
     adam, norms = torch.optim.Adam(twin.parameters(), fused=False), []

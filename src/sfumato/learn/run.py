@@ -63,7 +63,7 @@ class Run:
         self.accelerator.backward(loss)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         # clipping without a pass of its own: the fused optimiser divides by this as it reads the gradients
-        self.optimizer.grad_scale = (norm / self.settings.clip).clamp(min=1.0)  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = (norm / self.settings.clip).clamp(min=1.0).to(torch.float32)  # type: ignore[attr-defined]
         self.optimizer.step()
         self.average.update(self.parameters, number)
         self._pending.append(torch.stack([loss.detach(), norm.to(loss.dtype)]))

@@ -90,11 +90,14 @@ class Measured(Linearisation):
         return torch.from_numpy(np.asarray(self.curves[curve](points.numpy())))
 
 
+_LARGEST = 700.0  # exp of more is infinite
+
+
 def measured(statistics: Statistics, pseudo: Pseudo = "none", correct_from: float = -math.inf) -> Measured:
     """The split of measured statistics.
 
     Raises:
-        ArgumentError: an unknown word for `pseudo`.
+        ArgumentError: an unknown word for `pseudo`, or slopes whose integral leaves the range of floating point.
     """
     from scipy.interpolate import CubicSpline
 
@@ -103,6 +106,11 @@ def measured(statistics: Statistics, pseudo: Pseudo = "none", correct_from: floa
     lam = statistics.half_log_snr.numpy()
     jacobian, slope = (CubicSpline(lam, v.numpy()) for v in (statistics.jacobian, statistics.slope))
     carried, grown = jacobian.antiderivative(), slope.antiderivative()
+    if not max(np.abs(grown(lam)).max(), np.abs(carried(lam) + grown(lam)).max()) < _LARGEST:
+        hint = "Directions without variance have such slopes: measure over one mode, or with more data."
+        raise ArgumentError(
+            "statistics", f"slopes whose integral reaches {np.abs(grown(lam)).max():.4g}", f"integrals below {_LARGEST:g}", hint
+        )
     drift = CubicSpline(lam, np.exp(-grown(lam)) * statistics.drift.numpy()).antiderivative()
     path = CubicSpline(lam, np.exp(carried(lam) + grown(lam)) * drift(lam)).antiderivative()
     still = torch.zeros(statistics.jacobian.shape[1], dtype=torch.float64)
