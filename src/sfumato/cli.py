@@ -6,15 +6,12 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from sfumato.errors import ArgumentError, OutputError, SfumatoError
-
-if TYPE_CHECKING:
-    from sfumato.data import Dataset
-    from sfumato.denoise import Preconditioned
+from sfumato.errors import ArgumentError, SfumatoError
+from sfumato.voice import complain, launched, one_voice
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,88 +42,6 @@ def _counts(text: str) -> tuple[int, ...]:
         raise ArgumentError("--evaluations", repr(text), "whole numbers with commas between, e.g. 5,8,10") from e
 
 
-def _writable(folder: Path) -> None:
-    """Find out before the work, not after it, that nothing can be written."""
-    probe = folder / ".sfumato-probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as e:
-        raise OutputError(f"--out: expected a folder that can be written, got {folder} ({e.strerror}).") from e
-
-
-def _train(data: Dataset, out: Path, seed: int, steps: int | None, conditional: bool = False) -> Preconditioned:
-    from sfumato.learn import default_denoiser, default_loss, default_settings, fit
-
-    from .console import Console
-
-    if conditional and data.classes is None:
-        raise ArgumentError("--conditional", "data without classes", "labelled data, e.g. a folder with one sub-folder a class")
-    denoiser = default_denoiser(data, conditional=conditional, seed=seed)
-    settings = default_settings(data, seed=seed, steps=steps)
-    with Console() as console:
-        console.begin(f"training on {data.name}", settings.steps)
-        done = 0
-
-        def show(made: int, total: int, loss: float) -> None:
-            nonlocal done
-            console.advance(made - done)
-            done = made
-            console.say(f"loss {loss:.4g}")
-
-        fit(denoiser, data, settings, default_loss(data), folder=out, save_every=max(50, settings.steps // 8), progress=show)
-    return denoiser
-
-
-def _model(where: str, prompt: str | None = None, guidance: float = 1.0) -> tuple[Any, dict[str, Any]]:
-    """A model of ours or a pipeline's, and what is known of it."""
-    from sfumato.integrations.subject import facts, is_pipeline, open_pipeline
-    from sfumato.learn import about_model, load_model
-
-    if is_pipeline(where):
-        denoiser = open_pipeline(where, prompt, guidance)
-        return denoiser, facts(denoiser)
-    if prompt is not None or guidance != 1:
-        raise ArgumentError("--prompt, --guidance", prompt, "none", "This model reads no prompts.")
-    return load_model(where), about_model(where)
-
-
-def _subject(
-    model: str | None,
-    data: str | None,
-    out: Path,
-    seed: int,
-    steps: int | None,
-    prompt: str | None = None,
-    guidance: float = 1.0,
-    own: int = 1500,
-) -> tuple[Any, Dataset, str, dict[str, Any]]:
-    """The model to look at, trained first if none is given; its data; where it lies, seen from `out`; facts about it."""
-    from sfumato.data import load
-    from sfumato.integrations.subject import HUB, is_pipeline, own_samples, pipeline_data
-
-    from .console import Console
-
-    if model is None:
-        dataset = load(data or "digits")
-        denoiser, place, about = _train(dataset, out / "model", seed, steps), "model", {"name": f"small denoiser trained on {dataset.name}"}
-        return denoiser, dataset, place, {**about, "parameters": sum(p.numel() for p in denoiser.parameters())}
-    denoiser, kept = _model(model, prompt, guidance)
-    place, name = (str(Path(model).resolve()), Path(model).name) if Path(model).exists() else (HUB + model.removeprefix(HUB), model)
-    if is_pipeline(model):
-        if data is not None:
-            return denoiser, pipeline_data(denoiser, data), place, {"name": name, **kept}
-        with Console() as console:
-            console.begin(f"{own} samples of the model, as its data", own)
-            dataset = own_samples(denoiser, own, seed)
-        return denoiser, dataset, place, {"name": name, **kept}
-    spec = data or kept.get("data")
-    if spec is None:
-        raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
-    return denoiser, load(spec), place, {"name": name, "parameters": sum(p.numel() for p in denoiser.parameters())}
-
-
 @app.command()
 def tune(
     model: Model = None,
@@ -144,21 +59,27 @@ def tune(
     """From a model to the sampler that reaches its reference quality in the fewest evaluations: recipe.json, report.html, tune.json."""
     from dataclasses import replace
 
+    from sfumato.denoise.spread import lead
     from sfumato.learn.files import write_bytes
+    from sfumato.ranks import join
     from sfumato.tune import TuneSettings
     from sfumato.tune import tune as tune_denoiser
     from sfumato.tune.report import write_report
 
     from .console import Console, show_result
+    from .subjects import subject_of, writable
 
     settings = TuneSettings(evaluations=_counts(evaluations), tolerance=tolerance, seed=seed)
     if quick:
         settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48, world_trials=10, network_trials=4)
-    _writable(out)
-    denoiser, dataset, place, facts = _subject(model, data, out, seed, steps, prompt, guidance, own=300 if quick else 1500)
-    with Console() as console:
-        recipe, result = tune_denoiser(denoiser, dataset, settings, about=facts, progress=console)
-    recipe = replace(recipe, model=place, classes=denoiser.classes)
+    ranks = join()
+    writable(out, ranks)
+    subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance, own=300 if quick else 1500)
+    with Console() as console, lead(subject.denoiser, ranks) as asked:
+        if asked is None or subject.data is None:
+            return
+        recipe, result = tune_denoiser(asked, subject.data, settings, about=subject.about, progress=console)
+    recipe = replace(recipe, model=subject.place, classes=subject.denoiser.classes)
     path = recipe.save(out)
     write_bytes(out / "tune.json", json.dumps(result.to_dict(), indent=1).encode())
     write_report(result, out / "report.html", recipe.to_dict())
@@ -178,25 +99,39 @@ def explain(
     debug: Debug = False,
 ) -> None:
     """What a model has learned, in plain words and pictures: explain.html, explain.json."""
+    from sfumato.denoise import Preconditioned
+    from sfumato.denoise.spread import lead
     from sfumato.explain.report import QUESTIONS
     from sfumato.explain.report import explain as explain_denoiser
+    from sfumato.ranks import Ranks, join
 
     from .console import Console, show_panels
+    from .subjects import subject_of, writable
 
-    chosen = None if only is None else [name.strip() for name in only.split(",")]
-    for name in chosen or []:
-        if name not in QUESTIONS:
-            raise ArgumentError("--only", repr(name), f"questions among {', '.join(QUESTIONS)}")
-    _writable(out)
-    denoiser, dataset, _, about = _subject(model, data, out, seed, steps, prompt, guidance)
-    with Console() as console:
-        panels = explain_denoiser(denoiser, dataset, out, chosen, about=about, seed=seed, progress=console)
+    ranks = join()
+    # a question that trains is one for a single process
+    known = [name for name in QUESTIONS if ranks.count == 1 or name != "learning"]
+    chosen = known if only is None else [name.strip() for name in only.split(",")]
+    for name in chosen:
+        if name not in known:
+            hint = "This one is asked in a single process." if name in QUESTIONS else ""
+            raise ArgumentError("--only", repr(name), f"questions among {', '.join(known)}", hint)
+    writable(out, ranks)
+    subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance)
+    denoiser = subject.denoiser
+    if ranks.count == 1 and isinstance(denoiser, Preconditioned) and "learning" in chosen:
+        # its network is built again and trained, so it is looked at as it is
+        denoiser, ranks = denoiser.cpu(), Ranks()
+    with Console() as console, lead(denoiser, ranks) as asked:
+        if asked is None or subject.data is None:
+            return
+        panels = explain_denoiser(asked, subject.data, out, chosen, about=subject.about, seed=seed, progress=console)
     show_panels(panels, out / "explain.html")
 
 
 @app.command()
 def sample(
-    recipe: Annotated[Path, typer.Argument(help="a recipe's folder or its recipe.json")],
+    recipe: Annotated[str, typer.Argument(help="a recipe's folder or its recipe.json, or the hub id of a model with a recipe")],
     n: Annotated[int, typer.Option("-n", help="how many samples")] = 64,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="what to write: .png for a grid of images, .npy or .safetensors for the numbers")] = Path(
@@ -207,34 +142,42 @@ def sample(
     prompt: Prompted = None,
     guidance: Guidance = 1.0,
     label: Annotated[int | None, typer.Option(help="class to draw, for a class-conditional model")] = None,
+    chunk: Annotated[int, typer.Option(help="samples computed together; several processes share whole chunks")] = 256,
     debug: Debug = False,
 ) -> None:
     """Draw samples with a recipe."""
     import torch
 
     from sfumato.data.export import check_suffix, write_samples
+    from sfumato.denoise.spread import move
+    from sfumato.integrations.hub import fetch, is_hub_id
+    from sfumato.ranks import join
     from sfumato.tune import Recipe
 
     from .console import Console
+    from .subjects import open_model
 
     check_suffix(out)
-    chosen = Recipe.load(recipe)
-    home = recipe if recipe.is_dir() else recipe.parent
+    ranks = join()
+    path = fetch(recipe) if is_hub_id(recipe) else Path(recipe)
+    chosen = Recipe.load(path)
+    home = path if path.is_dir() else path.parent
     if model is None:
         if chosen.model is None:
             raise ArgumentError("--model", None, "the folder of the model", "The recipe does not say where it is.")
         model = chosen.model if chosen.model.startswith("hub:") else str(home / chosen.model)
-    denoiser, _ = _model(model, prompt, guidance)
+    denoiser, _ = open_model(model, prompt, guidance)
     if denoiser.event_shape not in (None, chosen.event_shape):
         raise ArgumentError("recipe", f"events of shape {chosen.event_shape}", f"the model's event shape {denoiser.event_shape}")
     if label is not None and not (denoiser.classes and 0 <= label < denoiser.classes):
         raise ArgumentError(
             "--label", label, f"a class from 0 to {denoiser.classes - 1}" if denoiser.classes else "none: the model has no classes"
         )
-    condition = None if label is None else torch.full((n,), label)
-    sampler = chosen.sampler(denoiser, evaluations)
+    sampler = chosen.sampler(denoiser, evaluations, device=ranks.device)
+    _, mine = ranks.share(n, chunk)
+    move(denoiser, ranks.device)
     with Console() as console:
-        console.begin(f"{n} samples, {sampler.program.evaluations} evaluations each", n)
+        console.begin(f"{n} samples, {sampler.program.evaluations} evaluations each{_shared(ranks.count)}", mine)
         done = 0
 
         def show(made: int) -> None:
@@ -242,9 +185,19 @@ def sample(
             console.advance(made - done)
             done = made
 
-        samples = sampler.sample(n, seed, condition=condition, progress=show)
+        def draw(first: int, rows: int) -> torch.Tensor:
+            condition = None if label is None else torch.full((rows,), label)
+            return sampler.sample(rows, seed, condition=condition, first=first, chunk=min(chunk, n), progress=show)
+
+        samples = ranks.rows(draw, n, chunk).cpu()
+    if not ranks.first:
+        return
     write_samples(denoiser.decode(samples) if hasattr(denoiser, "decode") else samples, out)
     typer.echo(f"wrote {out}")
+
+
+def _shared(count: int) -> str:
+    return f", {count} processes" if count > 1 else ""
 
 
 @app.command()
@@ -253,15 +206,19 @@ def train(
     out: Out = Path("model"),
     steps: Annotated[int | None, typer.Option(help="training steps; default: enough for small data")] = None,
     conditional: Annotated[bool, typer.Option("--conditional", help="learn the data's classes, to be drawn with `sample --label`")] = False,
+    batch: Annotated[int | None, typer.Option(help="examples a step, over all processes together; default: set by the data")] = None,
     seed: Seed = 0,
     debug: Debug = False,
 ) -> None:
     """Train a denoiser; stopped at any moment, the same command goes on where it was."""
     from sfumato.data import load
+    from sfumato.ranks import join
 
-    dataset = load(data)
-    _writable(out)
-    _train(dataset, out, seed, steps, conditional)
+    from .subjects import train_on, writable
+
+    ranks, dataset = join(), load(data)
+    writable(out, ranks)
+    train_on(dataset, out, ranks, seed, steps, conditional, batch)
     typer.echo(f"wrote {out}")
 
 
@@ -299,14 +256,18 @@ def atlas_run(
     """Run rows; exit code 0 if every check passed and every control failed as it should."""
     from sfumato.atlas import find, rows
     from sfumato.learn.files import write_bytes
+    from sfumato.ranks import Ranks
 
     from .console import run_rows
+    from .subjects import writable
 
+    if launched()[0] > 0:
+        return 0  # rows are not shared out: the first process runs them
     if every == bool(row):
         raise ArgumentError("ROW", row or None, "rows to run, or --all", "`sfumato atlas list` shows them.")
     chosen = rows() if every else [find(name) for name in row or []]
     if file is not None:
-        _writable(file.resolve().parent)
+        writable(file.resolve().parent, Ranks())
     outcomes = run_rows(chosen)
     if file is not None:
         write_bytes(file, json.dumps([o.to_dict() for o in outcomes], indent=1).encode())
@@ -320,7 +281,13 @@ _STOPPED = 130
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; an error is one line and a non-zero exit code, and a traceback with `--debug`."""
     given = sys.argv[1:] if arguments is None else arguments
-    sys.exit(_guard(lambda: app(given, standalone_mode=False), "--debug" in given))
+    with one_voice():
+        code = _guard(lambda: app(given, standalone_mode=False), "--debug" in given)
+    if code == 0 and launched()[1] > 1:
+        from sfumato.ranks import leave
+
+        leave()
+    sys.exit(code)
 
 
 def _guard(command: Callable[[], Any], debug: bool) -> int:
@@ -332,18 +299,18 @@ def _guard(command: Callable[[], Any], debug: bool) -> int:
         if isinstance(e, KeyboardInterrupt):
             out = _STOPPED
         else:
-            typer.echo(f"error: {e}", err=True)
+            complain(f"error: {e}")
             return 2
     except Exception as e:
         # usage errors of the command line have their own text
         if hasattr(e, "format_message"):
-            typer.echo(f"error: {e.format_message()}", err=True)
+            complain(f"error: {e.format_message()}")
             return 2
         if debug:
             raise
-        typer.echo(f"error: {type(e).__name__}: {e} (run again with --debug for the traceback; this is a bug)", err=True)
+        complain(f"error: {type(e).__name__}: {e} (run again with --debug for the traceback; this is a bug)", alone=True)
         return 1
     code = out if isinstance(out, int) else 0
     if code == _STOPPED:
-        typer.echo("\nstopped; the same command goes on from what was saved", err=True)
+        complain("\nstopped; the same command goes on from what was saved")
     return code

@@ -1,4 +1,4 @@
-"""Work that several processes share: which rows are whose, and who speaks.
+"""Work that several processes share: which rows are whose.
 
 A launcher (`accelerate launch`, `torchrun`) starts one process per device; each is a *rank*. Sample `i` is a function of `(seed, i)`, so
 ranks need not talk while they compute: each takes whole chunks of consecutive rows, and the rows are put together at the end. Since a
@@ -8,9 +8,8 @@ chunk has the same size whoever computes it, the result is that of one process b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from sfumato.errors import ArgumentError
+from sfumato.voice import launched
 
 _PATIENCE = timedelta(days=1)
 """How long a rank waits for another; the launcher ends all of them as soon as one has died."""
@@ -38,7 +38,7 @@ class Ranks:
 
     index: int = 0
     count: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -104,7 +104,7 @@ def join() -> Ranks:
     The device is a GPU of CUDA's if there is one, else the CPU; `ACCELERATE_USE_CPU=1` asks for the CPU.
     """
     wanted = torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes", "y", "on")
-    if _asked()[1] == 1:
+    if launched()[1] == 1:
         return Ranks(device=torch.device("cuda" if wanted else "cpu"))
     from accelerate import PartialState
 
@@ -117,18 +117,3 @@ def leave() -> None:
     """Part from the other processes, if there are any."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
-
-
-@contextmanager
-def one_voice() -> Iterator[None]:
-    """Inside, whatever other ranks than the first print is lost."""
-    if _asked()[0] == 0:
-        yield
-        return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
-
-
-def _asked() -> tuple[int, int]:
-    """Rank and count as the launcher has set them."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -78,7 +78,7 @@ def test_its_steps_are_those_of_a_plain_loop_with_adam_and_clipping(clip, dtype)
     settings, loss = replace(SETTINGS, steps=6, clip=clip, ema_decay=0.0), default_loss(data())
     own, twin = denoiser().to(dtype), denoiser().to(dtype)
     fit(own, data(), settings, loss)
-    stream = Stream(data(), None, loss, twin.process, settings.batch_size, settings.seed, torch.device("cpu"))
+    stream = Stream(data().to(dtype), None, loss, twin.process, settings.batch_size, settings.seed, torch.device("cpu"))
     adam, norms = torch.optim.Adam(twin.parameters(), fused=False), []
     for step in range(settings.steps):
         adam.param_groups[0]["lr"] = settings.rate(step)

@@ -39,7 +39,8 @@ class Spread(Denoiser):
         if self.ranks.count == 1 or len(x) < self.ranks.count or _tracked(x, t, condition):
             return self._answer(x, t, condition).to(x.device)
         # what is pickled must not remember a device that others do not have
-        t, condition = (v.detach().cpu() if isinstance(v, Tensor) else v for v in (t, condition))
+        t = t.detach().cpu() if isinstance(t, Tensor) else t
+        condition = None if condition is None else condition.detach().cpu()
         self.ranks.agree((tuple(x.shape[1:]), x.dtype, len(x), t, condition))
         size = -(-len(x) // self.ranks.count)
         # equal parts, as backends want them: the last row once more where there is none left
@@ -60,7 +61,7 @@ class Spread(Denoiser):
         """This rank's part of the answer; `asked` is the whole question on the first rank, and room for their part on the others."""
         size = -(-n // self.ranks.count)
         part = torch.empty_like(asked[:size])
-        distributed.scatter(part, list(asked.split(size)) if self.ranks.first else None, src=0)
+        distributed.scatter(part, list(torch.split(asked, size)) if self.ranks.first else None, src=0)
         rows = _padded(n, size * self.ranks.count)[self.ranks.index * size :][:size]
         time = t.expand(n)[rows] if isinstance(t, Tensor) and t.ndim else t
         with torch.no_grad():
@@ -75,9 +76,9 @@ class Spread(Denoiser):
 def lead(denoiser: Denoiser, ranks: Ranks) -> Iterator[Denoiser | None]:
     """Inside, the first rank has the denoiser to ask; the others answer for it, and then have None.
 
-        with lead(denoiser, ranks) as asked:
-            if asked is not None:
-                recipe, result = tune(asked, data)
+    with lead(denoiser, ranks) as asked:
+        if asked is not None:
+            recipe, result = tune(asked, data)
     """
     if ranks.count == 1:
         yield denoiser if ranks.device.type == "cpu" else Spread(denoiser, ranks)

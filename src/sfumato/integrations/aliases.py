@@ -60,9 +60,9 @@ def _menus(a1111: str = "", comfyui: str = "", note: str = "") -> tuple[Alias, .
 
 
 _MULTI, _SINGLE, _SDE = "DPMSolverMultistep", "DPMSolverSinglestep", "sde-dpmsolver++"
-_PAIRS = "two of its steps are one of ours, the inner node in the middle in log-SNR"
-_TRIPLES = "three of its steps are one of ours, the inner nodes at thirds in log-SNR"
 _NOT_ZERO = "to a last time with some noise"
+_PAIRS = f"{_NOT_ZERO}; two of its steps are one of ours, their common time in the middle in log-SNR"
+_EQUAL = "its steps are equal in log-SNR, those of a lower order too"
 
 ALIASES: Mapping[str, tuple[Alias, ...]] = MappingProxyType(
     {
@@ -110,17 +110,15 @@ ALIASES: Mapping[str, tuple[Alias, ...]] = MappingProxyType(
             _k("dpmpp_2s_ancestral", eta=0.0),
             _k("dpmpp_sde", eta=0.0),
         ),
-        "dpm-solver++-3s": (_diffusers(_SINGLE, _TRIPLES, solver_order=3),),
         "dpm-solver-2s": (
             _diffusers(_SINGLE, _PAIRS, algorithm_type="dpmsolver"),
             _diffusers("KDPM2Discrete"),
             _k("dpm_2"),
             *_menus("DPM2", "dpm_2"),
         ),
-        "dpm-solver-3s": (_diffusers(_SINGLE, _TRIPLES, solver_order=3, algorithm_type="dpmsolver"),),
         "dpm-solver-fast": (
-            _k("dpm_fast", "times equal in log-SNR"),
-            *_menus("DPM fast", "dpm_fast", "times equal in log-SNR"),
+            _k("dpm_fast", _EQUAL),
+            *_menus("DPM fast", "dpm_fast", _EQUAL),
         ),
         "deis-2": (_diffusers("DEISMultistep", _NOT_ZERO), _azula("zEAB", _NOT_ZERO)),
         "deis-3": (_diffusers("DEISMultistep", _NOT_ZERO, solver_order=3), _azula("zEAB", _NOT_ZERO, order=3)),
@@ -135,7 +133,7 @@ ALIASES: Mapping[str, tuple[Alias, ...]] = MappingProxyType(
             *_menus("", "uni_pc_bh2", "ends at the ratio 0.001 instead of 0"),
         ),
         "unipc-3-bh1": (
-            _diffusers("UniPCMultistep", solver_order=3, solver_type="bh1"),
+            _diffusers("UniPCMultistep", _NOT_ZERO, solver_order=3, solver_type="bh1"),
             *_menus("UniPC", "uni_pc", "order 3, the default; ends at the ratio 0.001 instead of 0"),
         ),
         "er-sde-3[k(exp(k^0.3)+10)]": _menus("", "er_sde", "up to its integrals, which are sums over 200 points"),

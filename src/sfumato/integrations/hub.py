@@ -7,14 +7,13 @@ recipe, `recipe.json` and `statistics.safetensors`. Nothing else goes up or come
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sfumato.denoise import Preconditioned
-from sfumato.errors import ArgumentError, CheckpointError, MissingExtraError, OutputError
+from sfumato.errors import ArgumentError, CheckpointError, MissingExtraError
 from sfumato.integrations.subject import HUB, is_pipeline
 from sfumato.learn import about_model, load_model, save_model
 from sfumato.learn.checkpoint import CONFIG, WEIGHTS
@@ -77,7 +76,7 @@ def fetch(repo: str, revision: str | None = None) -> Path:
     try:
         return Path(_library().snapshot_download(repo.removeprefix(HUB), revision=revision, allow_patterns=list(FILES)))
     except (OSError, ValueError) as error:
-        hint = f"The hub's library says: {_first_line(error)}"
+        hint = f"The hub's library says: {_first_line(error)}. Without a network, give a folder."
         raise ArgumentError("model", repo, "a folder, or the id of a model on the hub, owner/name", hint) from error
 
 
@@ -91,7 +90,8 @@ def model_folder(where: str | Path) -> Path | None:
     if not is_hub_id(where):
         return None if is_pipeline(where) else Path(where).expanduser()
     try:
-        config = read_json(Path(_library().hf_hub_download(str(where).removeprefix(HUB), CONFIG)))
+        # not the download of one file, which tries for long where there is no network
+        config = read_json(Path(_library().snapshot_download(str(where).removeprefix(HUB), allow_patterns=[CONFIG])) / CONFIG)
     except (OSError, ValueError, MissingExtraError):
         # whoever reads pipelines says what is wrong with the id
         return None
@@ -99,7 +99,9 @@ def model_folder(where: str | Path) -> Path | None:
 
 
 def push_to_hub(folder: str | Path, repo: str, *, private: bool = False, message: str = "A denoiser of sfumato") -> str:
-    """Share a folder that holds a model: the repository is made if need be, the card too; needs `hf auth login`, or `HF_TOKEN`.
+    """Share a folder that holds a model: the repository is made if need be, the card too, in which it is then named.
+
+    Who you are the hub's library knows from `hf auth login` or `HF_TOKEN`.
 
     Arguments:
         folder: from `save_pretrained`, `sfumato train`, ... Files that are not in `FILES`, such as the state of a run, stay here.
@@ -117,14 +119,15 @@ def push_to_hub(folder: str | Path, repo: str, *, private: bool = False, message
     """
     folder, library = Path(folder), _library()
     load_model(folder)
-    if not (folder / CARD).exists():
-        write_bytes(folder / CARD, model_card(folder).encode())
+    card = folder / CARD
+    text = card.read_text("utf-8") if card.exists() else model_card(folder)
+    write_bytes(card, text.replace(_NAME, repo).encode())
     try:
         api = library.HfApi()
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=list(FILES), commit_message=message)
     except (OSError, ValueError) as error:
-        hint = f"The hub's library says: {_first_line(error)}"
+        hint = f"The hub's library says: {_first_line(error)}."
         raise ArgumentError("repo", repo, "a name on the hub, owner/name, that you may write to", hint) from error
     return str(address)
 
@@ -150,6 +153,9 @@ def model_card(folder: str | Path, licence: str = "unknown") -> str:
     return _TEMPLATE.format(licence=licence, table=table, recipe=_WITH_RECIPE if (folder / _RECIPE[0]).exists() else "")
 
 
+_NAME = "OWNER/NAME"
+"""What a card calls a model that has no name on the hub yet."""
+
 _TEMPLATE = """---
 library_name: sfumato
 license: {licence}  # the author's to choose; "unknown" until then
@@ -161,7 +167,7 @@ tags:
 
 # A denoiser
 
-It answers what clean data are to be expected behind noisy data, `E[x_0 | x_t]`, for [sfumato](https://pypi.org/project/sfumato/).
+It answers what clean data are to be expected behind noisy data, `E[x_0 | x_t]`, for the Python package `sfumato`.
 
 | | |
 |---|---|
@@ -169,7 +175,7 @@ It answers what clean data are to be expected behind noisy data, `E[x_0 | x_t]`,
 
 ```python
 from sfumato.integrations.hub import from_pretrained
-denoiser = from_pretrained("OWNER/NAME")  # this repository's id, or a folder
+denoiser = from_pretrained("OWNER/NAME")  # an id on the hub, or a folder
 clean = denoiser.denoise(noisy, t=0.5)  # noisy: (batch, *event); t from 0 (clean) to 1 (noise)
 ```
 {recipe}
@@ -192,11 +198,12 @@ def _copy_recipe(source: Path, folder: Path) -> None:
         raise CheckpointError("recipe", str(source), "a recipe's folder")
     write_bytes(folder / _RECIPE[0], (json.dumps({**recipe, "model": "."}, indent=1) + "\n").encode())
     law = source / _RECIPE[1]
-    if law.exists() and law.resolve() != (folder / _RECIPE[1]).resolve():
+    if law.exists():
         try:
-            shutil.copyfile(law, folder / _RECIPE[1])
+            content = law.read_bytes()
         except OSError as error:
-            raise OutputError(f"cannot write {folder / _RECIPE[1]}: {error}") from error
+            raise CheckpointError("recipe", str(law), "a file that can be read", str(error)) from error
+        write_bytes(folder / _RECIPE[1], content)
 
 
 def _cell(value: Any) -> str:
@@ -204,7 +211,7 @@ def _cell(value: Any) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _library() -> Any:

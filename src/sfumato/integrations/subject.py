@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,16 +87,18 @@ def pipeline_data(denoiser: PipelineDenoiser | Given, spec: str | Path) -> Datas
     return Dataset(f"{data.name}, as latents", train, test, data.train_labels, data.test_labels, data.classes)
 
 
-def own_samples(denoiser: PipelineDenoiser | Given, n: int, seed: int = 0, progress: Callable[[int], None] | None = None) -> Dataset:
+def own_samples(denoiser: Any, n: int, seed: int = 0, progress: Callable[[int], None] | None = None) -> Dataset:
     """What the model itself draws, for models whose data are not at hand: statistics and held-out events are then its own.
 
     DPM-Solver++(3M) over 30 steps, accurate to well under a percent on trained networks; from seeds that tuning does not use.
+
+    Arguments:
+        denoiser: one with an `event_shape`.
     """
-    whole = denoiser.inner if isinstance(denoiser, Given) else denoiser
     process = denoiser.process
     top = 1.0 if math.isfinite(float(process.half_log_snr(1.0))) and isinstance(process, BetaTable) else 1 - 1e-3
     times = uniform_log_snr(process, _STEPS, start=top, t_min=float(process.time_of_ratio(0.01)))
-    sampler = Sampler(denoiser, dpm_solver(3).compile(process, times), whole.event_shape)
+    sampler = Sampler(denoiser, dpm_solver(3).compile(process, times), denoiser.event_shape)
     with torch.no_grad():
         drawn = sampler.sample(n, (1 << 31) + seed, chunk=_CHUNK, progress=progress)
     return split("the model's own samples", drawn)
