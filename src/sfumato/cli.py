@@ -1,4 +1,4 @@
-"""The command line: `sfumato tune`, `sfumato explain`, `sfumato sample`, `sfumato train`, `sfumato atlas`."""
+"""The command line: `sfumato tune`, `sfumato explain`, `sfumato sample`, `sfumato train`, `sfumato convert`, `sfumato atlas`."""
 
 from __future__ import annotations
 
@@ -220,6 +220,19 @@ def train(
     writable(out, ranks)
     train_on(dataset, out, ranks, seed, steps, conditional, batch)
     typer.echo(f"wrote {out}")
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="checkpoint of EDM (network-snapshot-*.pkl); no code that it holds is run")],
+    out: Out = Path("model"),
+    debug: Debug = False,
+) -> None:
+    """From a checkpoint of EDM to a model that the other commands take: config.json and model.safetensors."""
+    from sfumato.integrations.edm_checkpoint import convert as convert_edm
+
+    denoiser = convert_edm(file, out)
+    typer.echo(f"wrote {out}: {sum(p.numel() for p in denoiser.parameters()):,} parameters, events of shape {denoiser.event_shape}")
 
 
 atlas = typer.Typer(no_args_is_help=True, help="One executable row per paper: what it claims, and what we measure.")

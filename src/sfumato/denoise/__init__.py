@@ -7,11 +7,13 @@ from sfumato.denoise.calibrated import Calibrated, MeanError
 from sfumato.denoise.conv import ConvNet
 from sfumato.denoise.diffusers_network import DiffusersUNet
 from sfumato.denoise.dynamical_system import ContinuousUNet, DynamicBlock
+from sfumato.denoise.edm_unet import EDMForm, EDMUNet
 from sfumato.denoise.eigen_coordinates import EigenCoordinates
 from sfumato.denoise.flow_operator import FlowOperator, TimeConvolution
 from sfumato.denoise.gaussian_scalings import GaussianScalings
 from sfumato.denoise.jacobian import LocalCovariance, jacobian_products, local_covariance
 from sfumato.denoise.mlp import ResidualMLP
+from sfumato.denoise.momentum_preconditioned import MomentumPreconditioned
 from sfumato.denoise.network import Network
 from sfumato.denoise.networks import NETWORKS, network_from_config
 from sfumato.denoise.preconditioned import Preconditioned
@@ -19,6 +21,7 @@ from sfumato.denoise.quantised import QuantisedLayer, Quantiser, quantise
 from sfumato.denoise.scalings import Isotropic, Scalings
 from sfumato.denoise.shared_times import SharedBelief, SharedLabels, SharedTimes, TimeCells
 from sfumato.denoise.soft_mixture import FeatureMixture, SoftKernel
+from sfumato.denoise.state_denoiser import Predict, StateBelief, StateDenoiser
 from sfumato.denoise.state_space import StateSpaceLayer, StateSpaceNet
 from sfumato.denoise.time_bias import TimeBias
 from sfumato.denoise.two_headed import TwoHeaded
@@ -34,6 +37,8 @@ __all__ = [
     "Denoiser",
     "DiffusersUNet",
     "DynamicBlock",
+    "EDMForm",
+    "EDMUNet",
     "EigenCoordinates",
     "FeatureMixture",
     "FlowOperator",
@@ -41,8 +46,10 @@ __all__ = [
     "Isotropic",
     "LocalCovariance",
     "MeanError",
+    "MomentumPreconditioned",
     "Network",
     "Preconditioned",
+    "Predict",
     "QuantisedLayer",
     "Quantiser",
     "ResidualMLP",
@@ -51,6 +58,8 @@ __all__ = [
     "SharedLabels",
     "SharedTimes",
     "SoftKernel",
+    "StateBelief",
+    "StateDenoiser",
     "StateSpaceLayer",
     "StateSpaceNet",
     "TimeBias",

@@ -7,12 +7,13 @@ from typing import Any
 from sfumato.denoise.conv import ConvNet
 from sfumato.denoise.diffusers_network import DiffusersUNet
 from sfumato.denoise.dynamical_system import ContinuousUNet
+from sfumato.denoise.edm_unet import EDMUNet
 from sfumato.denoise.mlp import ResidualMLP
 from sfumato.denoise.network import Network
 from sfumato.denoise.state_space import StateSpaceNet
 from sfumato.errors import ArgumentError
 
-NETWORKS: dict[str, type[Network]] = {n.kind: n for n in (ResidualMLP, ConvNet, DiffusersUNet, StateSpaceNet, ContinuousUNet)}
+NETWORKS: dict[str, type[Network]] = {n.kind: n for n in (ResidualMLP, ConvNet, DiffusersUNet, StateSpaceNet, ContinuousUNet, EDMUNet)}
 """Every network that can be written down, by its `kind`."""
 
 

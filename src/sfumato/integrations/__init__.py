@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sfumato.integrations.aliases import ALIASES, Alias, alias
 from sfumato.integrations.diffusers_peers import PEERS, Peer, run_peer, scheduler_process
 
-__all__ = ["PEERS", "Peer", "run_peer", "scheduler_process"]
+__all__ = ["ALIASES", "PEERS", "Alias", "Peer", "alias", "run_peer", "scheduler_process"]

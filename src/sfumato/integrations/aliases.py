@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from sfumato.errors import ArgumentError
+from sfumato.sample import PRESETS
 
 Library = Literal["diffusers", "k-diffusion", "azula", "A1111", "ComfyUI"]
 
@@ -56,7 +57,8 @@ def _azula(name: str, note: str = "", **settings: Any) -> Alias:
 
 
 def _menus(a1111: str = "", comfyui: str = "", note: str = "") -> tuple[Alias, ...]:
-    return tuple(Alias(library, name, note=note) for library, name in (("A1111", a1111), ("ComfyUI", comfyui)) if name)  # type: ignore[arg-type]
+    both: tuple[tuple[Library, str], ...] = (("A1111", a1111), ("ComfyUI", comfyui))
+    return tuple(Alias(library, name, note=note) for library, name in both if name)
 
 
 _MULTI, _SINGLE, _SDE = "DPMSolverMultistep", "DPMSolverSinglestep", "sde-dpmsolver++"
@@ -160,7 +162,7 @@ def alias(name: str, **settings: Any) -> str:
     known = _names()
     key = _key(name)
     if key not in known:
-        shown = {_key(str(a.name)): a.name for entries in ALIASES.values() for a in entries} | {_key(p): p for p in _presets()}
+        shown = {_key(str(a.name)): a.name for entries in ALIASES.values() for a in entries} | {_key(p): p for p in PRESETS}
         near = [shown[k] for k in difflib.get_close_matches(key, known, n=3, cutoff=0.5)]
         hint = f"The nearest are {', '.join(near)}." if near else "See sfumato.integrations.aliases.ALIASES."
         raise ArgumentError("name", repr(name), "a preset, or a sampler that one of them is equal to", hint)
@@ -177,15 +179,9 @@ def _names() -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
     for preset, entries in ALIASES.items():
         for entry in entries:
             out.setdefault(_key(entry.name), []).append((preset, entry.settings))
-    for preset in _presets():
+    for preset in PRESETS:
         out.setdefault(_key(preset), []).insert(0, (preset, {}))
     return out
-
-
-def _presets() -> tuple[str, ...]:
-    from sfumato.sample import PRESETS
-
-    return tuple(PRESETS)
 
 
 def _key(name: str) -> str:
