@@ -20,7 +20,7 @@ from sfumato.sample.singlestep import Fast, Singlestep
 
 STEPS = {1: (40, 57, 80), 2: (40, 57, 80), 3: (80, 113, 160), 4: (120, 170, 240)}
 """Numbers of steps at which an order shows; of evaluations for those that make several a step."""
-WEAK, STRONG, FINE = (80, 113, 160), (20, 40, 80), 480
+WEAK, STRONG, FINE = (80, 113, 160), (40, 80, 160), 640
 
 
 def within(order: int) -> float:

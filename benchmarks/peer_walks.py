@@ -1,14 +1,15 @@
 """Any sampler of `diffusers`, k-diffusion and azula over any times: noise-to-signal ratios in, states in the data's units out.
 
-All state spaces are one: `y = x / alpha` at the ratio `k = sigma / alpha`. A walk keeps the dtype of its start. In float64 the schedulers of
-`diffusers` get levels in float64 and cast to it where they cast to float32; in float32 they are as shipped. Where the last ratio is above
-zero, schedulers that lower their order before zero noise are told that this is not it (`final_sigmas_type="sigma_min"`), and those of two
-evaluations a step make both in the last step too.
+All state spaces are one: `y = x / alpha` at the ratio `k = sigma / alpha`. A walk keeps the dtype of its start. In float64 the schedulers
+of `diffusers` get levels in float64 and cast to it where they cast to float32; in float32 they are as shipped. Where the last ratio is
+above zero, schedulers that lower their order before zero noise are told that this is not it (`final_sigmas_type="sigma_min"`), and those
+of two evaluations a step make both in the last step too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import itertools
@@ -29,6 +30,9 @@ from sfumato.seeds import Noise
 
 _TWICE = ("HeunDiscrete", "KDPM2Discrete", "DPMSolverSDE")
 _OVER_RATIO = ("EulerDiscrete", "EulerAncestralDiscrete", "LMSDiscrete", *_TWICE)
+
+
+_sampling = functools.cache(_k_diffusion_sampling)
 
 
 class Increments(Protocol):
@@ -106,12 +110,13 @@ def walk(sampler: Alias, task: Task) -> Tensor:
     Raises:
         ImportError: the library is absent.
     """
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         return {"diffusers": _diffusers, "k-diffusion": _k_diffusion, "azula": _azula}[sampler.library](sampler, task)
 
 
 def _k_diffusion(sampler: Alias, task: Task) -> Tensor:
-    sampling = _k_diffusion_sampling()
+    sampling = _sampling()
     # of its utilities, which are not loaded, the samplers use this one
     sampling.utils.append_dims = lambda v, ndim: v.reshape(-1, *[1] * (ndim - 1))
     method, options = getattr(sampling, sampler.name), dict(sampler.settings)
@@ -122,8 +127,9 @@ def _k_diffusion(sampler: Alias, task: Task) -> Tensor:
         return task.answer(y, float(k[0]))
 
     if sampler.name == "sample_dpm_fast":
-        ends = task.levels[[-1, 0]]
-        return method(model, task.start, *ends, len(task.ratios) - 1, disable=True, **options)  # type: ignore[no-any-return]
+        low, top = task.ratios[-1], task.ratios[0]
+        with _default_dtype(task.start.dtype):  # in which it makes its times
+            return method(model, task.start, low, top, len(task.ratios) - 1, disable=True, **options)  # type: ignore[no-any-return]
     return method(model, task.start, task.levels, disable=True, **options)  # type: ignore[no-any-return]
 
 
@@ -147,8 +153,7 @@ def _azula(sampler: Alias, task: Task) -> Tensor:
 
 def _diffusers(sampler: Alias, task: Task) -> Tensor:
     double = task.start.dtype == torch.float64
-    with _as_float64() if double else contextlib.nullcontext(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _as_float64() if double else contextlib.nullcontext():
         scheduler = _scheduler(sampler, task)
         with _drawing(sys.modules[type(scheduler).__module__], "randn_tensor", task):
             return _walk_scheduler(scheduler, sampler, task)
@@ -165,8 +170,8 @@ def _scheduler(sampler: Alias, task: Task) -> Any:
         told["prediction_type"] = "sample"
     if task.ratios[-1] and "final_sigmas_type" in known:
         told["final_sigmas_type"] = "sigma_min"
-    if task.ratios[-1] and "Singlestep" in short:
-        told["lower_order_final"] = False
+    if "Singlestep" in short:  # else it says that it will, and does
+        told["lower_order_final"] = task.ratios[-1] == 0
     scheduler = cls(**told)
     scheduler.set_timesteps(n)
     scheduler.set_begin_index(0)
@@ -214,6 +219,16 @@ def _asked(short: str, ratios: Sequence[float]) -> list[float]:
 
 def _short(sampler: Alias) -> str:
     return sampler.name.removesuffix("Scheduler")
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(usual)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from sfumato.exact.prior_gap import prior_gap
 from sfumato.exact.proxy import posterior_covariance, posterior_variance, proxy_covariance, proxy_variance
 from sfumato.exact.push import PushedDenoiser, push
 from sfumato.exact.reverse_kernel import ReverseKernel, gaussian_gap, gaussian_gap_1d, reverse_kernel
+from sfumato.exact.reversible_line import ReversibleLine
 from sfumato.exact.ring import Ring, RingDenoiser
 from sfumato.exact.statistics import Moments, fit_gaussian
 
@@ -53,6 +54,7 @@ __all__ = [
     "OneLayer",
     "PushedDenoiser",
     "ReverseKernel",
+    "ReversibleLine",
     "Ring",
     "RingDenoiser",
     "Separation",

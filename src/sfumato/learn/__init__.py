@@ -2,28 +2,47 @@
 
 from __future__ import annotations
 
+from sfumato.learn.acceleration_loss import AcceleratedBelief, acceleration_loss
 from sfumato.learn.adversary import Adversary
 from sfumato.learn.average import Average
+from sfumato.learn.bounded_weight import BoundedWeight, growing_bound
 from sfumato.learn.calibration import load_mean_error, mean_error, save_mean_error
 from sfumato.learn.callbacks import Recorder, log_steps
 from sfumato.learn.checkpoint import about_model, load_model, save_model
 from sfumato.learn.consistency_distillation import Teacher, distil_consistency, fixed_point
 from sfumato.learn.descent import descend
 from sfumato.learn.distribution_matching import DistributionMatching, token_loss
+from sfumato.learn.encoded_forward import EncodedForward, MonotoneLogSNR, SoftmaxDecoder, encoded_bound, sample_encoded
 from sfumato.learn.features import Fourier, GaussianBumps, RandomFourier
 from sfumato.learn.fit import FitResult, fit
+from sfumato.learn.fit_process import LearnedProcess, fit_process, score_of
 from sfumato.learn.fokker_planck_residual import log_residual
+from sfumato.learn.forward_flow import AffineForward, CouplingForward, ForwardFlow, NeuralAffine, ScalarForward
 from sfumato.learn.hybrid_loss import HybridLoss, LossAwareSteps, chain_bound, fit_shares, step_bound
 from sfumato.learn.kernel_denoiser import KernelFit, SpaceTimeKernel
 from sfumato.learn.learned_coupling import CouplingCosts, GaussianEncoder, coupling_costs, fit_coupling
+from sfumato.learn.learned_flexible import LearnedFlexible
 from sfumato.learn.learned_mdm import LearnedMDM
 from sfumato.learn.likelihood_times import AdaptiveTimes, DensityTimes, EvenTimes, LikelihoodTimes, LikelihoodWeight
 from sfumato.learn.linear_denoiser import fit_linear, sandwich
 from sfumato.learn.linear_score import LinearScore, fit_linear_score
+from sfumato.learn.local_matching import PathCache, implicit_bound, likelihood_loss, local_loss, longest_increment, simulate_paths
 from sfumato.learn.loss import CleanLoss, DenoisingLoss, Examples
 from sfumato.learn.mmd_tuning import tune_by_mmd
+from sfumato.learn.neural_flow_forward import (
+    KnotVolatility,
+    NetVolatility,
+    SkipPredictor,
+    conditional_curvature,
+    conditional_path,
+    flow_bound,
+    flow_loss,
+    generate_flow,
+    generative_curvature,
+)
+from sfumato.learn.neural_forward import BlendTransform, NeuralForward, ResidualTransform, neural_bound, sample_neural
 from sfumato.learn.noise_level import NoiseLevelClassifier, fit_noise_levels
-from sfumato.learn.path_loss import path_loss
+from sfumato.learn.path_bound_loss import path_bound_loss
 from sfumato.learn.presets import default_denoiser, default_loss, default_settings
 from sfumato.learn.quantisation_inputs import leaning_times, run_inputs
 from sfumato.learn.quantised_conditions import CodedVelocity, CodeHistogram, Codes, fit_coded
@@ -34,6 +53,7 @@ from sfumato.learn.second_order import SecondOrderLoss
 from sfumato.learn.settings import FitSettings
 from sfumato.learn.soft_mixture_fit import fit_soft_mixture, soft_kernel_loss
 from sfumato.learn.start_model import fit_start, sample_from
+from sfumato.learn.state_loss import LevelWeight, StateExamples, StateLoss
 from sfumato.learn.time_smoothness import SmoothTimeLoss
 from sfumato.learn.times import LogNormalRatio, Times, UniformLogSNR, UniformTime
 from sfumato.learn.trajectory_regression import fit_operator
@@ -42,46 +62,68 @@ from sfumato.learn.variational_bound import LevelDecoder, VariationalBound, cont
 from sfumato.learn.weights import EDMWeight, MinSNRWeight, SNRWeight, Uniform, Weight
 
 __all__ = [
+    "AcceleratedBelief",
     "AdaptiveTimes",
     "Adversary",
+    "AffineForward",
     "Average",
+    "BlendTransform",
+    "BoundedWeight",
     "CleanLoss",
     "CodeHistogram",
     "CodedVelocity",
     "Codes",
     "CouplingCosts",
+    "CouplingForward",
     "DenoisingLoss",
     "DensityTimes",
     "DistributionMatching",
     "EDMWeight",
+    "EncodedForward",
     "EvenTimes",
     "Examples",
     "FitResult",
     "FitSettings",
+    "ForwardFlow",
     "Fourier",
     "GaussianBumps",
     "GaussianEncoder",
     "HybridLoss",
     "KernelFit",
+    "KnotVolatility",
+    "LearnedFlexible",
     "LearnedMDM",
+    "LearnedProcess",
     "LevelDecoder",
+    "LevelWeight",
     "LikelihoodTimes",
     "LikelihoodWeight",
     "LinearScore",
     "LogNormalRatio",
     "LossAwareSteps",
     "MinSNRWeight",
+    "MonotoneLogSNR",
+    "NetVolatility",
     "NetworkRestorer",
+    "NeuralAffine",
+    "NeuralForward",
     "NoiseLevelClassifier",
+    "PathCache",
     "RandomFourier",
     "Recorder",
     "Regression",
+    "ResidualTransform",
     "RestoringGenerator",
     "RidgeRestorer",
     "SNRWeight",
+    "ScalarForward",
     "SecondOrderLoss",
+    "SkipPredictor",
     "SmoothTimeLoss",
+    "SoftmaxDecoder",
     "SpaceTimeKernel",
+    "StateExamples",
+    "StateLoss",
     "Teacher",
     "Times",
     "Uniform",
@@ -90,7 +132,10 @@ __all__ = [
     "VariationalBound",
     "Weight",
     "about_model",
+    "acceleration_loss",
     "chain_bound",
+    "conditional_curvature",
+    "conditional_path",
     "continuous_bound",
     "coupling_costs",
     "default_denoiser",
@@ -100,6 +145,7 @@ __all__ = [
     "discrete_bound",
     "distil_consistency",
     "distil_scale_wise",
+    "encoded_bound",
     "fit",
     "fit_coded",
     "fit_coupling",
@@ -107,24 +153,39 @@ __all__ = [
     "fit_linear_score",
     "fit_noise_levels",
     "fit_operator",
+    "fit_process",
     "fit_restorer",
     "fit_restoring_generator",
     "fit_shares",
     "fit_soft_mixture",
     "fit_start",
     "fixed_point",
+    "flow_bound",
+    "flow_loss",
+    "generate_flow",
+    "generative_curvature",
+    "growing_bound",
+    "implicit_bound",
     "leaning_times",
+    "likelihood_loss",
     "load_mean_error",
     "load_model",
+    "local_loss",
     "log_residual",
     "log_steps",
+    "longest_increment",
     "mean_error",
-    "path_loss",
+    "neural_bound",
+    "path_bound_loss",
     "run_inputs",
+    "sample_encoded",
     "sample_from",
+    "sample_neural",
     "sandwich",
     "save_mean_error",
     "save_model",
+    "score_of",
+    "simulate_paths",
     "soft_kernel_loss",
     "step_bound",
     "token_loss",

@@ -34,8 +34,8 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 def time_rate(path: Callable[[Tensor], Any], t: Tensor) -> tuple[Any, Any]:
     """A function of per-sample times `(batch,)`, and its derivative by each sample's own time."""
-    found: tuple[Any, Any] = torch.func.jvp(path, (t,), (torch.ones_like(t),))
-    return found
+    found: Any = torch.func.jvp(path, (t,), (torch.ones_like(t),))
+    return found[0], found[1]
 
 
 class ForwardFlow(nn.Module, ABC):
@@ -70,7 +70,7 @@ class ForwardFlow(nn.Module, ABC):
         return out
 
     def drift(self, z: Tensor, t: Tensor, x: Tensor, variance: Tensor) -> Float[Tensor, "batch *event"]:
-        """`f + variance / 2 grad log q`: the drift of the SDE from clean to noisy with `g^2 = variance` `(batch,)`; `f^B` at `-variance`."""
+        """`f + variance / 2 grad log q`: the drift of the SDE from clean to noisy with `g^2 = variance`; `f^B` at `-variance`."""
         return self.velocity(z, t, x) + over_events(variance / 2, z) * self.score(z, t, x)
 
     def prior_divergence(self, x: Tensor, t: Tensor, eps: Tensor) -> Float[Tensor, "batch"]:
@@ -112,19 +112,21 @@ class AffineForward(ForwardFlow):
 
 
 class ScalarForward(AffineForward):
-    """A fixed process, `F = alpha_t x + sigma_t eps`.
+    """A scalar process, `F = alpha_t x + sigma_t eps`, with or without a transform `x -> T(x, t)` of the data before it.
 
     Arguments:
         process: asked at times with `0 < t < 1`, where its rates are finite.
+        transform: a callable or a module; None leaves the data as they are.
     """
 
-    def __init__(self, process: ScalarProcess) -> None:
+    def __init__(self, process: ScalarProcess, transform: Field | None = None) -> None:
         super().__init__()
-        self.process = process
+        self.process, self.transform = process, transform
 
     def moments(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         alpha, sigma = self.process.levels(t)
-        return over_events(alpha, x) * x, over_events(sigma.log(), x) + torch.zeros_like(x)
+        moved = x if self.transform is None else self.transform(x, t)
+        return over_events(alpha, x) * moved, over_events(sigma.log(), x) + torch.zeros_like(x)
 
 
 class NeuralAffine(AffineForward):

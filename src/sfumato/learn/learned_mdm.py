@@ -3,7 +3,7 @@ r"""Multivariate diffusions whose matrices are learned.
     du = -beta (D + W) S^{-1} u dt + sqrt(2 beta D) dw,       W = q - q^T,       D = d d^T or diag(softplus(d) + 1e-3),
 
 keep `N(0, S)` for all `q` and `d`, so that the likelihood bound may choose them. Without a constraint it would only speed up the clock:
-`|D|^2 + |W|^2` is held at `size^2`. Source: Singhal et al. 2023 (arXiv 2302.07261), section 4.
+`|D|^2 + |W|^2` is held at `size^2`. Source: Singhal et al. 2023 (arXiv 2302.07261).
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ The generative process replaces the unknown data by a prediction `x_hat(z, t)` i
 
     -log p(x) <= E int 1/(2 g^2) |f^B(z, t, x) - f^B(z, t, x_hat)|^2 dt + KL(q(z_1 | x) || N(0, I)) + E[-log p(x | z_0)],
 
-and holds for every `g`; for `F = alpha x + sigma eps` the best one is `g^2 = -2 sigma^2 lambda'`, `lambda = log(alpha / sigma)`, that of the
-usual SDE. A penalty on the acceleration of generated paths makes few Euler steps enough.
+and holds for every `g`; for `F = alpha x + sigma eps` the best one is `g^2 = -2 sigma^2 lambda'`, `lambda = log(alpha / sigma)`, that of
+the usual SDE. A penalty on the acceleration of generated paths makes few Euler steps enough.
 Source: Bartosh et al. 2024 (arXiv 2404.12940), sections 3 to 5.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -93,7 +94,7 @@ class SkipPredictor(nn.Module):
         return out
 
 
-def path_loss(
+def flow_loss(
     flow: ForwardFlow,
     predictor: Field,
     volatility: Volatility,
@@ -145,7 +146,7 @@ def flow_bound(
         for k in range(draws):
             u = (k + torch.rand(batch, generator=generator, dtype=torch.float64)) / draws
             eps, again = (torch.randn(x0.shape, generator=generator, dtype=x0.dtype) for _ in range(2))
-            found.append((last - first) * path_loss(flow, predictor, volatility, x0, first + (last - first) * u, eps).double())
+            found.append((last - first) * flow_loss(flow, predictor, volatility, x0, first + (last - first) * u, eps).double())
             said = predictor(flow.place(again, first * clock, x0), first * clock)
             read.append(gaussian_decoder(x0, said, torch.tensor(log_variance, dtype=x0.dtype)).flatten(1).sum(1).double())
         prior = flow.prior_divergence(x0, last * clock, eps)
@@ -154,8 +155,12 @@ def flow_bound(
     return VariationalBound(prior, values.mean(0), reading.mean(0), error, x0[0].numel())
 
 
-def generate(
-    flow: ForwardFlow, predictor: Field, z: Float[Tensor, "batch *event"], times: Sequence[float], noise: tuple[Volatility, Noise] | None = None
+def generate_flow(
+    flow: ForwardFlow,
+    predictor: Field,
+    z: Float[Tensor, "batch *event"],
+    times: Sequence[float],
+    noise: tuple[Volatility, Noise] | None = None,
 ) -> Float[Tensor, "batch *event"]:
     """Euler steps along falling times: of the ODE, or with a volatility and draws (number `i` in step `i`) of the SDE; the last state.
 
@@ -166,7 +171,11 @@ def generate(
 
 
 def conditional_path(
-    flow: ForwardFlow, x0: Float[Tensor, "batch *event"], z: Float[Tensor, "batch *event"], times: Sequence[float], noise: tuple[Volatility, Noise]
+    flow: ForwardFlow,
+    x0: Float[Tensor, "batch *event"],
+    z: Float[Tensor, "batch *event"],
+    times: Sequence[float],
+    noise: tuple[Volatility, Noise],
 ) -> Float[Tensor, "batch *event"]:
     """Euler steps of the noising SDE given the data, along rising times: its marginals are those of `F(eps, t, x_0)` for every volatility.
 
@@ -201,8 +210,7 @@ def conditional_curvature(
     flow: ForwardFlow, x0: Float[Tensor, "batch *event"], t: Float[Tensor, "batch"], eps: Float[Tensor, "batch *event"]
 ) -> Float[Tensor, "batch"]:
     """`|d^2 F / dt^2|^2`: how far a path from one datum to one noise is from straight and even."""
-    acceleration: Tensor = time_rate(lambda u: time_rate(lambda v: flow.place(eps, v, x0), u)[1], t)[1]
-    return acceleration.square().flatten(1).sum(1)
+    return _square(lambda: time_rate(lambda u: time_rate(lambda v: flow.place(eps, v, x0), u)[1], t)[1])
 
 
 def generative_curvature(
@@ -213,5 +221,12 @@ def generative_curvature(
     def speed(y: Tensor, u: Tensor) -> Tensor:
         return flow.velocity(y, u, predictor(y, u))
 
-    acceleration: Tensor = torch.func.jvp(speed, (z, t), (speed(z, t), torch.ones_like(t)))[1]
-    return acceleration.square().flatten(1).sum(1)
+    return _square(lambda: torch.func.jvp(speed, (z, t), (speed(z, t), torch.ones_like(t)))[1])
+
+
+def _square(acceleration: Callable[[], Any]) -> Tensor:
+    """The squared length of a second derivative. With gradients off torch fuses activations whose rates it cannot then differentiate."""
+    wanted = torch.is_grad_enabled()
+    with torch.enable_grad():
+        found: Tensor = acceleration().square().flatten(1).sum(1)
+    return found if wanted else found.detach()

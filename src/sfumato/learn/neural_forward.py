@@ -8,8 +8,9 @@ and the model takes the same step with `x_hat(z_t, t)` in place of `x`, so that 
 
     1/(2 v) |alpha_s (F(x, s) - F(x_hat, s)) - r alpha_t (F(x, t) - F(x_hat, t))|^2.
 
-`v = eta^2 (1 - alpha_{t|s}^2 sigma_s^2 / sigma_t^2) sigma_s^2`: `eta = 1` is DDPM's, `eta = 0` DDIM's. At `F(x, t) = x` all of it is DDPM. In
-continuous time the bound is that of `neural_flow_forward` for `forward.flow()`, tight for an exact denoiser whatever `F`.
+`v = eta^2 (1 - alpha_{t|s}^2 sigma_s^2 / sigma_t^2) sigma_s^2`: `eta = 1` is DDPM's, `eta = 0` DDIM's. At `F(x, t) = x` all of it is DDPM.
+In continuous time the bound is that of `neural_flow_forward` for `forward.flow()`: for an exact denoiser tight whatever `F`, if the
+volatility is that of `alpha F`.
 Source: Bartosh et al. 2023 (arXiv 2310.08337), sections 3 and 4.
 """
 
@@ -25,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sfumato.errors import ArgumentError
-from sfumato.learn.forward_flow import AffineForward, Field
+from sfumato.learn.forward_flow import Field, ScalarForward
 from sfumato.learn.variational_bound import VariationalBound, gaussian_decoder
 from sfumato.noise import ScalarProcess, Time, as_time, over_events
 from sfumato.seeds import Noise
@@ -120,19 +121,9 @@ class NeuralForward:
         extra = x[0].numel() * (variance - 1 - variance.log())
         return 0.5 * (self.at(x, t).double().square().flatten(1).sum(1) + extra)
 
-    def flow(self) -> AffineForward:
-        """The same noising in continuous time, for `path_loss` and `generate`."""
-        return _Flow(self.process, self.transform)
-
-
-class _Flow(AffineForward):
-    def __init__(self, process: ScalarProcess, transform: Field) -> None:
-        super().__init__()
-        self.process, self.transform = process, transform
-
-    def moments(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        alpha, sigma = self.process.levels(t)
-        return over_events(alpha, x) * self.transform(x, t), over_events(sigma.log(), x) + torch.zeros_like(x)
+    def flow(self) -> ScalarForward:
+        """The same noising in continuous time, for `flow_loss` and `generate_flow`."""
+        return ScalarForward(self.process, self.transform)
 
 
 def neural_bound(

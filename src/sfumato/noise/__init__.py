@@ -9,6 +9,7 @@ from typing import Any
 from sfumato.errors import ArgumentError
 from sfumato.noise.backwards import Backwards
 from sfumato.noise.clock import Clock, ClockSDE
+from sfumato.noise.complete_recipe import CompleteRecipe
 from sfumato.noise.cosine_table import cosine_table
 from sfumato.noise.degradation import Blend, Blur, Degradation, Downsample, GaussianMask, PatchReplacement, Snow, snowflakes
 from sfumato.noise.exponential_step import ExponentialStep, exponential_step
@@ -27,6 +28,7 @@ from sfumato.noise.linear_views import LinearView, convert
 from sfumato.noise.magnus import GridSDE
 from sfumato.noise.marginal_table import TableSDE
 from sfumato.noise.momentum_decay import MomentumDecay, damped_decay
+from sfumato.noise.nonlinear import Increment, NonlinearSDE, coupled_angles, double_well, logistic, predator_prey, towards
 from sfumato.noise.operator import Operator
 from sfumato.noise.oracle import integrated_transition
 from sfumato.noise.path_bound import path_bound
@@ -51,6 +53,7 @@ __all__ = [
     "Blur",
     "Clock",
     "ClockSDE",
+    "CompleteRecipe",
     "Cosine",
     "Degradation",
     "Downsample",
@@ -58,10 +61,12 @@ __all__ = [
     "FlowMatching",
     "GaussianMask",
     "GridSDE",
+    "Increment",
     "LinearLaw",
     "LinearSDE",
     "LinearView",
     "MomentumDecay",
+    "NonlinearSDE",
     "Operator",
     "PatchReplacement",
     "Pinned",
@@ -87,7 +92,9 @@ __all__ = [
     "cld",
     "convert",
     "cosine_table",
+    "coupled_angles",
     "damped_decay",
+    "double_well",
     "exponential_step",
     "flexible",
     "flexible_spectrum",
@@ -97,6 +104,7 @@ __all__ = [
     "ir_sde",
     "linear",
     "linear_sde_from_dict",
+    "logistic",
     "malda",
     "mdm",
     "mdm_two_clocks",
@@ -104,9 +112,11 @@ __all__ = [
     "over_events",
     "path_bound",
     "pixel_times",
+    "predator_prey",
     "process_from_dict",
     "psld",
     "snowflakes",
+    "towards",
     "vp_bridge",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sfumato.sample.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
 from sfumato.sample.adaptive_exponential import AdaptiveWalk, adaptive_dpm_solver
 from sfumato.sample.adaptive_ode import flow
 from sfumato.sample.adaptive_sde import Adaptive, AdaptiveSamples, adaptive_sde
@@ -16,6 +17,7 @@ from sfumato.sample.brownian import BrownianPath
 from sfumato.sample.calibration import Calibrated, Starts, check_apart, subdivide, teach
 from sfumato.sample.chain import chain
 from sfumato.sample.cold import cold_sample
+from sfumato.sample.conjugate import Bend, Conjugate
 from sfumato.sample.consistency import Consistency, consistency, measured_order
 from sfumato.sample.cycle import Encoding, cycle_encode
 from sfumato.sample.denoising_mcmc import DenoisingMCMC, ExactLevels
@@ -29,6 +31,9 @@ from sfumato.sample.heun import Heun
 from sfumato.sample.improved_integration import improved_integration
 from sfumato.sample.langevin import Corrected, NormLangevin, PredictorCorrector
 from sfumato.sample.likelihood import Likelihood, divergence_of, log_likelihood
+from sfumato.sample.linear_program import LinearProgram, LinearRow, LinearSolver, run_linear
+from sfumato.sample.linear_response import output_law
+from sfumato.sample.linear_solvers import LinearAncestral, LinearDDIM, LinearEuler
 from sfumato.sample.linearisation import Linearisation
 from sfumato.sample.maximum_likelihood import MaximumLikelihood
 from sfumato.sample.momentum import Momentum
@@ -53,6 +58,7 @@ from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_ti
 from sfumato.sample.singlestep import Fast, Singlestep
 from sfumato.sample.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
 from sfumato.sample.solver import Solver
+from sfumato.sample.splitting import ScoreKick, Splitting, StochasticSplitting
 from sfumato.sample.statistics import Statistics, coordinates, measure_statistics
 from sfumato.sample.statistics_solver import dpm_solver_v3, run_shifted
 from sfumato.sample.step import Step, Stream, TableStep, walk
@@ -65,17 +71,22 @@ __all__ = [
     "NOISE_SCALES",
     "PRESETS",
     "TABLEAUS",
+    "Acceleration",
+    "AccelerationFlow",
+    "AccelerationSplitting",
     "Adaptive",
     "AdaptiveSamples",
     "AdaptiveWalk",
     "Ancestral",
     "Band",
     "BeliefError",
+    "Bend",
     "BespokeSettings",
     "BrownianPath",
     "BySize",
     "Calibrated",
     "Churned",
+    "Conjugate",
     "Consistency",
     "Corrected",
     "Denoise",
@@ -93,6 +104,12 @@ __all__ = [
     "Interval",
     "LearnedVariance",
     "Likelihood",
+    "LinearAncestral",
+    "LinearDDIM",
+    "LinearEuler",
+    "LinearProgram",
+    "LinearRow",
+    "LinearSolver",
     "Linearisation",
     "MaximumLikelihood",
     "Momentum",
@@ -113,13 +130,16 @@ __all__ = [
     "SASolver",
     "Sampler",
     "ScaleWise",
+    "ScoreKick",
     "SharedStart",
     "Singlestep",
     "SkipForecast",
     "Solver",
+    "Splitting",
     "Starts",
     "Statistics",
     "Step",
+    "StochasticSplitting",
     "Stream",
     "TableStep",
     "Teleported",
@@ -164,6 +184,7 @@ __all__ = [
     "log_likelihood",
     "measure_statistics",
     "measured_order",
+    "output_law",
     "path_divergence",
     "program_gradient",
     "published",
@@ -173,6 +194,7 @@ __all__ = [
     "refine_start",
     "response",
     "run",
+    "run_linear",
     "run_shifted",
     "sample_chain",
     "score_starts",

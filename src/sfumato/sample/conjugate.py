@@ -1,12 +1,13 @@
 r"""Conjugate integrators: a change of variables takes the stiff linear part out of the probability flow of any linear SDE.
 
 With a prediction `f` that the score is affine in, `score = skip x + out f`, the flow is `dx/dt = L x + C y + N f`, `L = F - Q skip / 2`,
-`N = -Q out / 2`. For a frame `P` with `dP/dt = P (B - L)` the variable `z = P x` moves with `dz/dt = P (B x + C y + N f)`, and an Euler step
-of `B` with `f` held (or extrapolated through past nodes), all else exact, is
+`N = -Q out / 2`. For a frame `P` with `dP/dt = P (B - L)` the variable `z = P x` has `dz/dt = P (B x + C y + N f)`, and an Euler step of
+`B` with `f` held (or extrapolated through past nodes), all else exact, is
 
     x_s = P^{-1} [(1 + (s - t) B) x_t + int_t^s P (C y + sum_j l_j(u) N f_j) du],        P = 1 at t.
 
     f = noise        skip = 0, out = -R^{-T} or -L^{-T} (Cholesky)
+    f = score        skip = 0, out = 1
     f = data         skip = -S^{-1}, out = S^{-1} A: what a network with skip connections predicts
 
 `B = 0` is the exponential integrator (with the noise: generalised DDIM, DEIS); `B = lam 1` and `B = lam` times the matrix of ones are
@@ -28,15 +29,15 @@ from torch import Tensor
 from sfumato.errors import ArgumentError
 from sfumato.noise import LinearSDE, Operator
 from sfumato.noise.flow_factor import ordered_product
-from sfumato.sample.linear_form import Form, identity, noise_factor, noise_form, plus, toward
+from sfumato.sample.linear_form import Form, Forms, identity, plus
 from sfumato.sample.linear_program import LinearProgram, LinearSolver, LinearTable
 from sfumato.sample.schedules import custom
 
-Prediction = Literal["cholesky noise", "noise", "data"]
+Prediction = Literal["cholesky noise", "noise", "data", "score"]
 """What is held over a step."""
 
-_POINTS = 16
-_CELLS = 8
+_POINTS = 8
+_CELLS = 4
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class Bend:
 
     def operator(self, channels: int) -> Operator:
         """`B` for so many channels."""
-        matrix = torch.eye(channels, dtype=torch.float64) if self.kind == "identity" else torch.ones(channels, channels, dtype=torch.float64)
+        matrix = (
+            torch.eye(channels, dtype=torch.float64) if self.kind == "identity" else torch.ones(channels, channels, dtype=torch.float64)
+        )
         return Operator(self.size * matrix[None])
 
 
@@ -87,57 +90,63 @@ class Conjugate(LinearSolver):
 
     def compile(self, process: LinearSDE, times: Sequence[float]) -> LinearProgram:
         times = custom(times)
-        table = LinearTable(process, times[:1])
-        for i, s in enumerate(times[1:]):
+        table, forms, bend = LinearTable(process, times[:1]), Forms(process, times[:-1]), self.bend.operator(process.channels)
+        for i, (t, s) in enumerate(pairwise(times)):
             seen = [i - back for back in range(min(self.nodes, i + 1))]
-            step = conjugate_step(process, [times[j] for j in seen], s, self.bend.operator(process.channels), self.prediction)
-            forms = {
-                j: predicted(process, times[j], self.prediction).under(weight) for j, weight in zip(seen, step.weights, strict=True)
-            }
-            forms[i] = forms[i] + toward(process, times[i], step.state, step.shift)
-            table.add(s, forms)
+            frame = Frame(process, t, bend, self.prediction)
+            shift, weights = frame.integrals(t, s, [times[j] for j in seen])
+            step = {j: predicted(forms, times[j], self.prediction).under(w) for j, w in zip(seen, weights, strict=True)}
+            step[i] = step[i] + forms.toward(t, forms.one + (s - t) * bend, shift)
+            back = frame.back(s)
+            table.add(s, {j: form.under(back) for j, form in step.items()})
         return table.program(self.name)
 
 
-@dataclass(frozen=True, eq=False)
-class ConjugateStep:
-    """`x_s = state x_t + shift y + sum_j weights_j f_j`."""
-
-    state: Operator
-    shift: Operator | None
-    weights: tuple[Operator, ...]
-
-
-def predicted(process: LinearSDE, t: float, prediction: Prediction) -> Form:
+def predicted(forms: Forms, t: float, prediction: Prediction) -> Form:
     """`f` as a form of the state and the belief there."""
     if prediction == "data":
         return Form(None, identity(1), None)
-    return noise_form(process, t, prediction)
+    return forms.score(t) if prediction == "score" else forms.noise(t, prediction)
 
 
-def conjugate_step(
-    process: LinearSDE, nodes: Sequence[float], s: float, bend: Operator, prediction: Prediction, part: Operator | None = None
-) -> ConjugateStep:
-    """The step from `nodes[0]` to `s`, with `f` known at all nodes.
+class Frame:
+    """The frame `P` of a step from `t`, where it is the identity.
 
     Arguments:
-        nodes: the present time, then older ones.
         bend: `B`.
-        part: what the flow is multiplied by from the left, for the components of a splitting; all of it if None.
+        prediction: `f`.
+        part: what the flow is multiplied by from the left: a projection, for the components of a splitting.
     """
-    t = nodes[0]
-    at, share = np.polynomial.legendre.leggauss(_POINTS)
-    times = t + (s - t) * torch.as_tensor((at + 1) / 2)
-    shares = (s - t) / 2 * torch.as_tensor(share)
-    rates = _Rates(process, prediction, identity(process.channels) if part is None else part)
-    # the last point is s itself, where the frame is inverted
-    frames = _frames(rates, bend, t, torch.cat([times, times.new_tensor([s])]))
-    inside, back = frames.map(lambda c: c[:-1]), frames.map(lambda c: c[-1]).inverse()
-    kernel = inside @ rates.answer(times)
-    weights = tuple(back @ _integral(kernel, shares * values) for values in _lagrange(times, nodes))
-    gain = rates.gain(times)
-    shift = None if gain is None else back @ _integral(inside @ gain, shares)
-    return ConjugateStep(back @ (identity(process.channels) + (s - t) * bend), shift, weights)
+
+    def __init__(self, process: LinearSDE, t: float, bend: Operator, prediction: Prediction, part: Operator | None = None) -> None:
+        self.t, self.bend = t, bend
+        self._rates = _Rates(process, prediction, identity(process.channels) if part is None else part)
+
+    def at(self, ends: Tensor) -> Operator:
+        """`P` at the ends `(n,)`: Magnus steps of order 4 on equal cells."""
+        h = (ends - self.t) / _CELLS
+        left = self.t + h[:, None] * torch.arange(_CELLS, dtype=torch.float64)
+        gauss = [(left + g * h[:, None]).flatten().clamp(min=0.0) for g in (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)]
+        first, second = (self.bend - self._rates.linear(u) for u in gauss)
+        width = h.repeat_interleave(_CELLS)[:, None, None, None]
+        # transposed, dP^T/dt = (B - L)^T P^T, so that later factors stand to the left
+        a, b = first.coef.mT, second.coef.mT
+        steps = torch.linalg.matrix_exp(width / 2 * (a + b) + math.sqrt(3) / 12 * width**2 * (b @ a - a @ b))
+        return Operator(ordered_product(steps.reshape(len(ends), _CELLS, *steps.shape[1:]), -4).mT, first.basis)
+
+    def back(self, s: float) -> Operator:
+        """`P^{-1}` at `s`."""
+        return self.at(torch.tensor([s], dtype=torch.float64)).inverse().map(lambda c: c[0])
+
+    def integrals(self, start: float, end: float, nodes: Sequence[float]) -> tuple[Operator | None, list[Operator]]:
+        """`int P C du` and `int P N l_j du` for every node, from `start` to `end`, by Gauss-Legendre quadrature."""
+        at, share = np.polynomial.legendre.leggauss(_POINTS)
+        times = start + (end - start) * torch.as_tensor((at + 1) / 2)
+        shares = (end - start) / 2 * torch.as_tensor(share)
+        frames, gain = self.at(times), self._rates.gain(times)
+        kernel = frames @ self._rates.answer(times)
+        shift = None if gain is None else _integral(frames @ gain, shares)
+        return shift, [_integral(kernel, shares * values) for values in _lagrange(times, nodes)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,20 +175,11 @@ class _Rates:
         if self.prediction == "data":
             law = self.process.marginal(t)
             return self.part @ (-0.5 * (noise @ law.covariance.inverse() @ law.phi))
-        return self.part @ (0.5 * (noise @ noise_factor(self.process, t, self.prediction).inverse().T))
-
-
-def _frames(rates: _Rates, bend: Operator, t: float, ends: Tensor) -> Operator:
-    """`P` at the ends, from the identity at `t`: Magnus steps of order 4 on equal cells."""
-    h = (ends - t) / _CELLS
-    left = t + h[:, None] * torch.arange(_CELLS, dtype=torch.float64)
-    gauss = [(left + g * h[:, None]).flatten().clamp(min=0.0) for g in (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)]
-    first, second = (bend + -1.0 * rates.linear(u) for u in gauss)
-    width = h.repeat_interleave(_CELLS)[:, None, None, None]
-    # transposed, dP^T/dt = (B - L)^T P^T, so that later factors stand to the left
-    a, b = first.coef.mT, second.coef.mT
-    steps = torch.linalg.matrix_exp(width / 2 * (a + b) + math.sqrt(3) / 12 * width**2 * (b @ a - a @ b))
-    return Operator(ordered_product(steps.reshape(len(ends), _CELLS, *steps.shape[1:]), -4).mT, first.basis or second.basis)
+        if self.prediction == "score":
+            return self.part @ (-0.5 * noise)
+        flowing = self.prediction == "noise"
+        factor = self.process.flow_factor(t) if flowing else self.process.marginal(t).covariance.cholesky()
+        return self.part @ (0.5 * (noise @ factor.inverse().T))
 
 
 def _lagrange(times: Tensor, nodes: Sequence[float]) -> list[Tensor]:

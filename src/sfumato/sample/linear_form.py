@@ -11,13 +11,14 @@ are such expressions, and so is every step of an explicit sampler.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 
-from sfumato.errors import ArgumentError
-from sfumato.noise import LinearSDE, Operator, Time
+from sfumato.noise import LinearLaw, LinearSDE, Operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,51 +53,81 @@ def identity(channels: int) -> Operator:
     return Operator(torch.eye(channels, dtype=torch.float64)[None])
 
 
-def residual(process: LinearSDE, t: Time) -> Form:
-    """`x - A D - O y`: what of the state is noise."""
-    law = process.marginal(t)
-    return Form(identity(process.channels), -1.0 * law.phi, None if law.shift is None else -1.0 * law.shift)
+class Forms:
+    """The expressions of the module under one process, its laws computed for all times at once.
 
-
-def score_form(process: LinearSDE, t: Time) -> Form:
-    """The score that the belief stands for.
-
-    Raises:
-        ArgumentError: a time at which the noise is singular.
+    Arguments:
+        times: all that will be asked for.
     """
-    return residual(process, t).under(-1.0 * process.marginal(t).covariance.inverse())
 
+    def __init__(self, process: LinearSDE, times: Iterable[float]) -> None:
+        self.process, self.one = process, identity(process.channels)
+        self._index = {t: i for i, t in enumerate(dict.fromkeys(times))}
+        self._times = torch.tensor(list(self._index), dtype=torch.float64)
 
-def forward_form(process: LinearSDE, t: Time) -> Form:
-    """`F x + C y`, or `F x + C D` for a process whose path is steered to the data (`Backwards`)."""
-    law = process.coefs(t)
-    return toward(process, t, law.phi, law.shift)
+    def marginal(self, t: float) -> LinearLaw:
+        """`(A, O, S)`."""
+        return self._law(self._marginals, t)
 
+    def coefs(self, t: float) -> LinearLaw:
+        """`(F, C, Q)`."""
+        return self._law(self._rates, t)
 
-def toward(process: LinearSDE, t: Time, state: Operator, gain: Operator | None) -> Form:
-    """`state x + gain y`, where `y` is the belief if the process has no condition but the data."""
-    steered = gain is not None and process.marginal(t).shift is None
-    return Form(state, gain, None) if steered else Form(state, None, gain)
+    def factor(self, t: float) -> Operator:
+        """The flow factor `R`."""
+        return self._at(self._factors, t)
 
+    @cached_property
+    def _marginals(self) -> LinearLaw:
+        return self.process.marginal(self._times)
 
-def noise_form(process: LinearSDE, t: Time, view: Literal["noise", "cholesky noise"] = "noise") -> Form:
-    """The noise that the belief stands for, in the coordinates of the flow factor or of the Cholesky factor.
+    @cached_property
+    def _rates(self) -> LinearLaw:
+        return self.process.coefs(self._times)
 
-    Raises:
-        ArgumentError: another view, or a time at which the noise is singular.
-    """
-    return residual(process, t).under(noise_factor(process, t, view).inverse())
+    @cached_property
+    def _factors(self) -> Operator:
+        return self.process.flow_factor(self._times)
 
+    def _law(self, law: LinearLaw, t: float) -> LinearLaw:
+        shift = None if law.shift is None else self._at(law.shift, t)
+        return LinearLaw(self._at(law.phi, t), shift, self._at(law.covariance, t))
 
-def noise_factor(process: LinearSDE, t: Time, view: str) -> Operator:
-    """The factor of `S` that the view "noise" or "cholesky noise" is in the coordinates of."""
-    if view == "noise":
-        return process.flow_factor(t)
-    if view == "cholesky noise":
-        return process.marginal(t).covariance.cholesky()
-    raise ArgumentError("view", repr(view), "noise or cholesky noise")
+    def _at(self, operator: Operator, t: float) -> Operator:
+        return Operator(operator.coef[self._index[t]], operator.basis)
 
+    def residual(self, t: float) -> Form:
+        """`x - A D - O y`: what of the state is noise."""
+        law = self.marginal(t)
+        return Form(self.one, -1.0 * law.phi, None if law.shift is None else -1.0 * law.shift)
 
-def reverse_form(process: LinearSDE, t: Time, eta: float) -> Form:
-    """`F x + C y - (1 + eta^2)/2 Q score`: the drift of the flow (`eta = 0`) or of the reverse SDE (1), in forward time."""
-    return forward_form(process, t) + score_form(process, t).under((-(1 + eta**2) / 2) * process.coefs(t).covariance)
+    def score(self, t: float) -> Form:
+        """The score that the belief stands for.
+
+        Raises:
+            ArgumentError: a time at which the noise is singular.
+        """
+        return self.residual(t).under(-1.0 * self.marginal(t).covariance.inverse())
+
+    def noise(self, t: float, view: Literal["noise", "cholesky noise"] = "noise") -> Form:
+        """The noise that the belief stands for, in the coordinates of the flow factor or of the Cholesky factor.
+
+        Raises:
+            ArgumentError: a time at which the noise is singular.
+        """
+        factor = self.factor(t) if view == "noise" else self.marginal(t).covariance.cholesky()
+        return self.residual(t).under(factor.inverse())
+
+    def toward(self, t: float, state: Operator, gain: Operator | None) -> Form:
+        """`state x + gain y`, where `y` is the belief if the process has no condition but the data (`Backwards`)."""
+        steered = gain is not None and self.marginal(t).shift is None
+        return Form(state, gain, None) if steered else Form(state, None, gain)
+
+    def forward(self, t: float) -> Form:
+        """`F x + C y`."""
+        law = self.coefs(t)
+        return self.toward(t, law.phi, law.shift)
+
+    def reverse(self, t: float, eta: float) -> Form:
+        """`F x + C y - (1 + eta^2)/2 Q score`: the drift of the flow (`eta = 0`) or of the reverse SDE (1), in forward time."""
+        return self.forward(t) + self.score(t).under((-(1 + eta**2) / 2) * self.coefs(t).covariance)

@@ -2,8 +2,8 @@ r"""Samplers under any linear SDE are tables, too: as `sample.program`, with ope
 
     X_i = sum_{j<i} A_ij X_j + sum_{j<i} B_ij D_j + sum_j C_ij eps_j + c_i y,        D_j = E[x_0 | state X_j at time t_j].
 
-States are `(batch, K, *event)`, or `(batch, *event)` for one channel; beliefs and the condition `y` are `(batch, *event)`, without auxiliary
-channels. A node that no row asks about costs no evaluation. A scalar process has its own, plainer `Program`.
+States are `(batch, K, *event)`, or `(batch, *event)` for one channel; beliefs and `y` are `(batch, *event)`, without auxiliary channels.
+A node that no row asks about costs no evaluation. A scalar process has its own, plainer `Program`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sfumato.errors import ArgumentError, RecipeError
 from sfumato.noise import LinearSDE, Operator
-from sfumato.sample.linear_form import Form, identity, plus, reverse_form
+from sfumato.sample.linear_form import Form, Forms, plus
 from sfumato.sample.run import Denoise, Draws
 
 Terms = Mapping[int, Operator]
@@ -83,7 +83,8 @@ class LinearProgram:
         """The program with one more step, the mean of an Euler-Maruyama step from its last time to 0."""
         last = len(self.rows) - 1
         t = self.times[last]
-        step = Form(identity(self.process.channels)) + reverse_form(self.process, t, 1.0).scaled(-t)
+        forms = Forms(self.process, [t])
+        step = Form(forms.one) + forms.reverse(t, 1.0).scaled(-t)
         table = LinearTable(self.process, self.times, self.rows)
         table.add(0.0, {last: step})
         return table.program(f"{self.name}, denoised")
@@ -130,9 +131,7 @@ class LinearSolver(ABC):
         """
 
 
-def run_linear(
-    program: LinearProgram, denoise: Denoise, x: Tensor, draws: Draws | None = None, condition: Tensor | None = None
-) -> Tensor:
+def run_linear(program: LinearProgram, denoise: Denoise, x: Tensor, draws: Draws | None = None, condition: Tensor | None = None) -> Tensor:
     """Walk a program from the states `x` at its first node and return the states at its last.
 
     Arguments:
@@ -150,8 +149,9 @@ def run_linear(
     if any(row.shift is not None for row in rows) != (condition is not None):
         expected = "a tensor (batch, *event)" if condition is None else "none, as the program has no condition"
         raise ArgumentError("condition", "none" if condition is None else tuple(condition.shape), expected)
-    state_readers, data_readers = ([max((i for i, row in enumerate(rows) if j in part(row)), default=-1) for j in range(len(rows))]
-                                   for part in (_states, _data))
+    state_readers, data_readers = (
+        [max((i for i, row in enumerate(rows) if j in part(row)), default=-1) for j in range(len(rows))] for part in (_states, _data)
+    )
     states, answers = {0: x}, dict[int, Tensor]()
     asked = set(program.evaluated)
     for i, row in enumerate(rows):
@@ -177,9 +177,18 @@ def _data(row: LinearRow) -> Terms:
 def _row(
     row: LinearRow, states: Mapping[int, Tensor], answers: Mapping[int, Tensor], draws: Draws | None, condition: Tensor | None, like: Tensor
 ) -> Tensor:
-    parts = [op.apply(states[j]) for j, op in row.states.items()] + [op.apply(answers[j]) for j, op in row.data.items()]
+    terms = [(op, states[j]) for j, op in row.states.items()] + [(op, answers[j]) for j, op in row.data.items()]
     if draws is not None:
-        parts += [op.apply(draws.draw(j)) for j, op in row.noise.items()]
+        terms += [(op, draws.draw(j)) for j, op in row.noise.items()]
     if row.shift is not None and condition is not None:
-        parts.append(row.shift.apply(condition))
-    return sum(parts[1:], parts[0]) if parts else torch.zeros_like(like)
+        terms.append((row.shift, condition))
+    out: Tensor | None = None
+    for op, value in terms:
+        if op.coef.numel() == 1 and value.shape == like.shape:
+            # a plain number costs one fused multiply-add
+            number = float(op.coef)
+            out = value * number if out is None else out.add_(value, alpha=number)
+        else:
+            term = op.apply(value)
+            out = term if out is None else out + term
+    return torch.zeros_like(like) if out is None else out

@@ -16,11 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-
 from sfumato.errors import ArgumentError
-from sfumato.noise import LinearSDE, Operator, exponential_step
-from sfumato.sample.linear_form import Form, identity, noise_form, residual, reverse_form, toward
+from sfumato.noise import LinearSDE, exponential_step
+from sfumato.sample.linear_form import Form, Forms
 from sfumato.sample.linear_program import LinearProgram, LinearSolver, LinearTable
 from sfumato.sample.schedules import custom
 
@@ -46,28 +44,22 @@ class LinearDDIM(LinearSolver):
 
     def compile(self, process: LinearSDE, times: Sequence[float]) -> LinearProgram:
         times = custom(times)
-        table = LinearTable(process, times[:1])
-        factors = process.flow_factor(torch.tensor(times, dtype=torch.float64)) if self.nodes == 1 else None
+        table, forms = LinearTable(process, times[:1]), Forms(process, times)
         for i, (t, s) in enumerate(pairwise(times)):
-            if factors is not None:
-                here, there = (Operator(factors.coef[k], factors.basis) for k in (i, i + 1))
-                table.add(s, {i: _signal(process, s) + residual(process, t).under(there @ here.inverse())})
-            else:
-                table.add(s, self._multistep(process, times, i))
+            if self.nodes > 1:
+                table.add(s, self._multistep(forms, times, i))
+                continue
+            law = forms.marginal(s)
+            carried = forms.residual(t).under(forms.factor(s) @ forms.factor(t).inverse())
+            table.add(s, {i: Form(None, law.phi, law.shift) + carried})
         return table.program(self.name)
 
-    def _multistep(self, process: LinearSDE, times: Sequence[float], i: int) -> dict[int, Form]:
+    def _multistep(self, forms: Forms, times: Sequence[float], i: int) -> dict[int, Form]:
         seen = [i - back for back in range(min(self.nodes, i + 1))]
-        step = exponential_step(process, [times[j] for j in seen], times[i + 1])
-        forms = {j: noise_form(process, times[j]).under(weight) for j, weight in zip(seen, step.weights, strict=True)}
-        forms[i] = forms[i] + toward(process, times[i], step.phi, step.shift)
-        return forms
-
-
-def _signal(process: LinearSDE, s: float) -> Form:
-    """`A_s D + O_s y`."""
-    law = process.marginal(s)
-    return Form(None, law.phi, law.shift)
+        step = exponential_step(forms.process, [times[j] for j in seen], times[i + 1])
+        out = {j: forms.noise(times[j]).under(weight) for j, weight in zip(seen, step.weights, strict=True)}
+        out[i] = out[i] + forms.toward(times[i], step.phi, step.shift)
+        return out
 
 
 @dataclass(frozen=True)
@@ -107,9 +99,9 @@ class LinearEuler(LinearSolver):
 
     def compile(self, process: LinearSDE, times: Sequence[float]) -> LinearProgram:
         times = custom(times)
-        table = LinearTable(process, times[:1])
+        table, forms = LinearTable(process, times[:1]), Forms(process, times[:-1])
         for i, (t, s) in enumerate(pairwise(times)):
-            step = Form(identity(process.channels)) + reverse_form(process, t, self.eta).scaled(s - t)
-            noise = (self.eta * math.sqrt(t - s)) * process.coefs(t).covariance.cholesky() if self.eta else None
+            step = Form(forms.one) + forms.reverse(t, self.eta).scaled(s - t)
+            noise = (self.eta * math.sqrt(t - s)) * forms.coefs(t).covariance.cholesky() if self.eta else None
             table.add(s, {i: step}, noise)
         return table.program(self.name)

@@ -9,7 +9,7 @@ with the Gaussian decoder `p(x_0 | x) = N(x_0hat, (A^T S^{-1} A)^{-1})` around t
 `|s|_Q^2 / 2 + div(Q s) + tr S^{-1} Q / 2` in the integral, of the same mean, with the divergence from one random probe. One time per
 sample, of a density that is even in the log of the noise, and stratified over the batch; noise and its negative; and the score of standard
 normal data, for which the integrand's mean is known, as a control variate. Sources: Singhal et al.
-2023 (arXiv 2302.07261), theorem 1 and appendices D and E; Du et al. 2023 (arXiv 2206.10365).
+2023 (arXiv 2302.07261); Du et al. 2023 (arXiv 2206.10365).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Form = Literal["denoising", "implicit"]
 """A regression of the score given the data, or the score's square and divergence."""
 
 
-def path_loss(
+def path_bound_loss(
     process: LinearSDE,
     score: Score,
     x0: Float[Tensor, "batch *event"],
@@ -92,7 +92,8 @@ def draw_times(process: LinearSDE, n: int, generator: torch.Generator, first: fl
 
     For a clock with `B = int beta` it is `beta / (1 - e^{-B})` up to a constant, so that `log(e^B - 1)` is even; else `1 / t`.
     """
-    share = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
+    # shuffled, or a sample's time would depend on its place in the batch
+    share = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
     if not isinstance(process, ClockSDE):
         t = first ** (1 - share)
         return t, 1 / (t * math.log(1 / first))
