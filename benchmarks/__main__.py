@@ -35,6 +35,7 @@ FIGURES = {
     "presets": "11. What a preset costs: compiling 20 steps, and a term of a step",
     "frontier": "12. Error against evaluations of every solver, on exact worlds and a trained model",
     "peers": "13. Every published sampler of diffusers, k-diffusion and azula, and ours, measured alike",
+    "family": "14. Processes with two channels beside scalar ones: training and sampling",
 }
 RESULTS = Path(__file__).parent / "results"
 _MARKS = {True: "reached", False: "MISSED", None: ""}

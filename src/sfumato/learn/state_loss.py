@@ -76,9 +76,11 @@ class StateLoss:
         n = len(clean)
         share = (torch.arange(n) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
         t = self.first + (self.last - self.first) * share
-        noise = torch.randn(process.state_shape(clean), generator=generator, dtype=torch.float64).to(clean)
+        noise = torch.randn(process.state_shape(clean), generator=generator, dtype=clean.dtype).to(clean.device)
         noisy = process.sample(clean, t, noise, condition)
-        target = convert(process, clean, "data", self.view, noisy, t, condition)
+        # the noise was put in by the Cholesky factor, which with one channel is the flow factor
+        known = self.view == "cholesky noise" or (self.view == "noise" and process.channels == 1)
+        target = noise if known else convert(process, clean, "data", self.view, noisy, t, condition)
         weight = torch.ones_like(t) if self.weight is None else self.weight(process, t)
         return StateExamples(noisy, target, t, weight, condition)
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sfumato.noise.van_loan import Coefs
+from sfumato.noise.van_loan import Coefs, short_exponential
 
 _CELLS = 512
 _GAUSS = (0.5 - math.sqrt(3) / 6, 0.5 + math.sqrt(3) / 6)
@@ -34,19 +34,27 @@ def rotation(coefs: Callable[[Tensor], Coefs], covariance: Callable[[Tensor], Te
     # with more channels the first ones have, at earlier times, a variance that float64 cannot tell from 0 given the others
     first_time = 1e-4 if coefs(t)[0].shape[-1] == 2 else 1e-3
     cell = math.log(1 / first_time) / _CELLS
-    starts = cell * torch.arange(_CELLS, dtype=torch.float64, device=t.device)
-    done = torch.log(t.clamp(min=first_time) / first_time)[..., None]
-    left, width = torch.minimum(starts, done), (done - starts).clamp(0, cell)
-    nodes = [first_time * torch.exp(left + width * g) for g in _GAUSS]
-    turning = []
-    for u in nodes:
-        drift, _, noise = coefs(u)
-        # d/d log t, as the cells are equal in log t
-        turning.append(_generator(drift, noise, covariance(u)) * u[..., None, None, None])
-    first, second = turning
-    h = width[..., None, None, None]
-    steps = torch.linalg.matrix_exp(h / 2 * (first + second) + math.sqrt(3) / 12 * h**2 * (second @ first - first @ second))
-    return ordered_product(steps, -4)
+    done = torch.log(t.clamp(min=first_time) / first_time)
+    full = torch.floor(done / cell).clamp(0, _CELLS - 1)
+    last = int(full.max()) if t.numel() else 0
+
+    def steps(left: Tensor, width: Tensor) -> Tensor:
+        turning = []
+        for g in _GAUSS:
+            u = first_time * torch.exp(left + width * g)
+            drift, _, noise = coefs(u)
+            # d/d log t, as the cells are equal in log t
+            turning.append(_generator(drift, noise, covariance(u)) * u[..., None, None, None])
+        first, second = turning
+        h = width[..., None, None, None]
+        turn = short_exponential((h / 2 * (first + second) + math.sqrt(3) / 12 * h**2 * (second @ first - first @ second)) / 4)
+        return torch.linalg.matrix_power(turn, 4)
+
+    starts = cell * torch.arange(last, dtype=torch.float64, device=t.device)
+    cut = steps(cell * full, done - cell * full)
+    before = running_product(steps(starts, torch.full_like(starts, cell))) if last else cut.new_zeros(0, *cut.shape[t.ndim :])
+    one = torch.eye(cut.shape[-1], dtype=cut.dtype, device=cut.device).expand(1, *cut.shape[t.ndim :])
+    return cut @ torch.cat([one, before])[full.long()]
 
 
 def _generator(drift: Tensor, noise: Tensor, covariance: Tensor) -> Tensor:
@@ -56,6 +64,15 @@ def _generator(drift: Tensor, noise: Tensor, covariance: Tensor) -> Tensor:
     white = torch.linalg.solve_triangular(root, half.mT, upper=False)
     upper = torch.triu(torch.linalg.solve_triangular(root, drift @ root, upper=False) + white / 2, 1)
     return upper - upper.mT
+
+
+def running_product(factors: Tensor) -> Tensor:
+    """All products of the first matrices along the first axis, later ones leftmost, in a logarithmic number of steps."""
+    shift = 1
+    while shift < len(factors):
+        factors = torch.cat([factors[:shift], factors[shift:] @ factors[:-shift]])
+        shift *= 2
+    return factors
 
 
 def ordered_product(factors: Tensor, dim: int) -> Tensor:
