@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 from benchmarks.figure import Figure, Row
 from sfumato.atlas.solvers.worlds import PROCESS, g4, grid, l1, start_variance, weak_error
 from sfumato.metrics.rate import Rate, fit_rate
-from sfumato.sample import PRESETS, Band, SASolver, Solver, strong_error
+from sfumato.sample import PRESETS, Band, Program, SASolver, Solver, strong_error
 from sfumato.sample.consistency import measured_order
 from sfumato.sample.runge_kutta import RungeKutta
 from sfumato.sample.singlestep import Fast, Singlestep
 
 STEPS = {1: (40, 57, 80), 2: (40, 57, 80), 3: (80, 113, 160), 4: (120, 170, 240)}
 """Numbers of steps at which an order shows; of evaluations for those that make several a step."""
-WEAK, STRONG, FINE = (80, 113, 160), (40, 80, 160), 640
+STOCHASTIC, FINE = (40, 80, 160), 640
 
 
 def within(order: int) -> float:
@@ -41,18 +42,22 @@ def steady(solver: Solver) -> Solver:
     return replace(solver, tau=Band(), finish="full") if isinstance(solver, SASolver) else solver
 
 
+@cache
+def _runs(solver: Solver) -> tuple[Program, ...]:
+    """Nested runs of `STOCHASTIC` steps, and one of `FINE` steps that stands for the exact one."""
+    times = grid(FINE)
+    return tuple(steady(solver).compile(PROCESS, times[:: FINE // n]) for n in (*STOCHASTIC, FINE))
+
+
 def weak_order(solver: Solver) -> Rate:
     """Of a stochastic solver on L1: the output's variance; exact."""
-    errors = [abs(weak_error(steady(solver).compile(PROCESS, grid(n)))) for n in WEAK]
-    return fit_rate([1 / n for n in WEAK], errors)
+    return fit_rate([1 / n for n in STOCHASTIC], [abs(weak_error(run)) for run in _runs(solver)[:-1]])
 
 
 def strong_order(solver: Solver) -> Rate:
     """Of a stochastic solver on L1: the root mean square distance to `FINE` steps on one Brownian path; exact."""
-    times = grid(FINE)
-    fine = steady(solver).compile(PROCESS, times)
-    runs = [steady(solver).compile(PROCESS, times[:: FINE // n]) for n in STRONG]
-    return fit_rate([1 / n for n in STRONG], [strong_error(run, fine, l1(), start_variance()) for run in runs])
+    *runs, fine = _runs(solver)
+    return fit_rate([1 / n for n in STOCHASTIC], [strong_error(run, fine, l1(), start_variance()) for run in runs])
 
 
 def measure(quick: bool = False) -> Figure:

@@ -71,7 +71,8 @@ def tune(
 
     settings = TuneSettings(evaluations=_counts(evaluations), tolerance=tolerance, seed=seed)
     if quick:
-        settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48, world_trials=10, network_trials=4)
+        settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48)
+        settings = replace(settings, world_trials=10, network_trials=4, closed_forms=12, fits=("distilled",))
     ranks = join()
     writable(out, ranks)
     subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance, own=300 if quick else 1500)

@@ -78,6 +78,10 @@ class BetaTable(ScalarProcess):
     def sigma(self, t: Time) -> Tensor:
         return torch.sqrt(0.0 - torch.expm1(2 * self._log_alpha(as_time(t))))
 
+    def levels(self, t: Time) -> tuple[Tensor, Tensor]:
+        log_alpha = self._log_alpha(as_time(t))
+        return torch.exp(log_alpha), torch.sqrt(0.0 - torch.expm1(2 * log_alpha))
+
     def half_log_snr(self, t: Time) -> Tensor:
         log_alpha = self._log_alpha(as_time(t))
         return log_alpha - 0.5 * torch.log(0.0 - torch.expm1(2 * log_alpha))

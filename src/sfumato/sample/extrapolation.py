@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -75,8 +76,7 @@ class Extrapolation(Linearisation):
             raise ArgumentError("prediction", repr(prediction), f"one of {', '.join(get_args(Prediction))}")
         if rule not in get_args(Rule):
             raise ArgumentError("rule", repr(rule), f"one of {', '.join(get_args(Rule))}")
-        split = Linearisation.data() if prediction == "data" else Linearisation.noise()
-        return cls(split.variance, split.power, None, rule, halved)
+        return _published(prediction, rule, halved)
 
     def order(self, nodes: int) -> int:
         return min(nodes, 2) if self.halved or self.rule == "adams" else nodes
@@ -122,6 +122,13 @@ class Extrapolation(Linearisation):
         g = end - base if self._noise else base - end
         own = torch.tensor([float(node == base) for node in nodes], dtype=torch.float64)
         return own + (middle - own) * g / math.expm1(g)
+
+
+@cache
+def _published(prediction: Prediction, rule: Rule, halved: bool) -> Extrapolation:
+    # solvers ask for the same one at every step; it keeps what its steps have in common
+    split = Linearisation.data() if prediction == "data" else Linearisation.noise()
+    return Extrapolation(split.variance, split.power, None, rule, halved)
 
 
 def _halved(shares: Tensor, base: float, nodes: Sequence[float]) -> Tensor:

@@ -56,14 +56,17 @@ class StepTable:
             return b
         if scale == "time":
             t = self.times[a] + share * (self.times[b] - self.times[a])
+            middle = float(self.process.half_log_snr(t))
         else:
             low, high = ((v if scale == "log-ratio" else math.exp(-v)) for v in (self.half_log_snr[a], self.half_log_snr[b]))
             middle = low + share * (high - low)
-            t = float(self.process.time(middle if scale == "log-ratio" else -math.log(middle)))
+            middle = middle if scale == "log-ratio" else -math.log(middle)
+            t = float(self.process.time(middle))
+        alpha, sigma = self.process.levels(t)
         self.times.append(t)
-        self.alpha.append(float(self.process.alpha(t)))
-        self.sigma.append(float(self.process.sigma(t)))
-        self.half_log_snr.append(float(self.process.half_log_snr(t)))
+        self.alpha.append(float(alpha))
+        self.sigma.append(float(sigma))
+        self.half_log_snr.append(middle)
         return len(self.times) - 1
 
     def finite(self, a: int, b: int) -> bool:
