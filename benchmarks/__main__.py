@@ -36,6 +36,7 @@ FIGURES = {
     "frontier": "12. Error against evaluations of every solver, on exact worlds and a trained model",
     "peers": "13. Every published sampler of diffusers, k-diffusion and azula, and ours, measured alike",
     "family": "14. Processes with two channels beside scalar ones: training and sampling",
+    "gpu": "15. What only a GPU can tell: overhead, waiting, compilation, half precision, rates",
 }
 RESULTS = Path(__file__).parent / "results"
 _MARKS = {True: "reached", False: "MISSED", None: ""}
