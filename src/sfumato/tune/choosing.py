@@ -66,14 +66,20 @@ class Contest:
     closed_forms: int
     fits: Sequence[str]
 
-    def choose(self, n: int, table: Proposals, advance: Callable[[int], None]) -> Choice:
-        """The program for `n` evaluations; `table` is the least-squares table found for it."""
+    def choose(self, n: int, table: Proposals, usual: Sequence[Program], advance: Callable[[int], None]) -> Choice:
+        """The program for `n` evaluations.
+
+        Arguments:
+            table: the least-squares table found for it.
+            usual: closed forms that go to the network in any case, if any do: what is best on the mixture world need not be there.
+            advance: told of what was tried.
+        """
         ground, denoise = self.network.ground, self.network.denoiser.denoise
         listed: list[Ranked] = []
         skipped: dict[str, str] = {}
         if self.closed_forms:
             listed, skipped = shortlist(ground, n, self.world.denoiser.denoise, self.screen, self.network.top, self.closed_forms, advance)
-        closed = Proposals(tuple(r.program for r in listed[:_KEPT]), skipped)
+        closed = Proposals((*(r.program for r in listed[:_KEPT]), *(usual if listed else ())), skipped)
         made = table
         for where, here in ((self.world, True), (self.network, False)):
             made += fitted(where, n, methods=[m for m in self.fits if (m in ON_THE_WORLD) == here], advance=advance)

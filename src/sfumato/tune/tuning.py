@@ -208,7 +208,8 @@ class _Job:
                 table = min(best, network.best_ridge(best.nodes), key=lambda f: f.error).program
                 p.advance(len(RIDGES))
             with self.progress.task(f"other samplers of {n} evaluations", settings.closed_forms + len(settings.fits)) as p:
-                choices[n] = contest.choose(n, Proposals((table,), {}, calibration[:fit].keys), p.advance)
+                usual = classic_programs(self.denoiser, worlds.gaussian, n, teleport.ratio)
+                choices[n] = contest.choose(n, Proposals((table,), {}, calibration[:fit].keys), usual, p.advance)
             dreams.append(measure_program(replace(dream.program, name="fitted on the mixture"), "ours", dreamer.denoise, world.judge))
         return choices, dreams
 
@@ -234,7 +235,7 @@ class _Job:
                 candidates.append(measure_program(chosen, "ours", denoise, truth))
                 programs = classic_programs(self.denoiser, worlds.gaussian, n, teleport.ratio)
                 candidates += [measure_program(c, family_of(c), denoise, truth) for c in others]
-                candidates += [measure_program(c, "classic", denoise, truth) for c in programs]
+                candidates += [measure_program(c, "classic", denoise, truth) for c in programs if c.name not in {o.name for o in others}]
                 p.advance()
         with self.progress.task("diffusers' schedulers on the same noise", len(budgets) * len(PEERS)) as p:
             peers, samplers = measure_peers(self.denoiser, truth, budgets, p.advance)
