@@ -64,7 +64,7 @@ def test_a_pipelines_loop_is_run(name):
     """For every deterministic preset, to the rounding of a float32 timestep."""
     scheduler = ProgramScheduler(solver=name)
     scheduler.set_timesteps(6)
-    program = PRESETS[name].compile(TABLE, uniform_log_snr(TABLE, 6, t_min=float(TABLE.time_of_ratio(0.01))))
+    program = PRESETS[name].compile(TABLE, uniform_log_snr(TABLE, 6, t_min=float(TABLE.time_of_ratio(scheduler.training.least_ratio))))
     x = scheduler.init_noise_sigma * start()
     assert len(scheduler.timesteps) == program.evaluations
     assert float((walk(scheduler, x) - run(program, LAW.denoiser(TABLE).denoise, x)).abs().max()) < 2e-4
@@ -224,6 +224,16 @@ def test_a_pipeline_runs_with_it_in_full_and_half_precision():
     assert ends[torch.bfloat16].dtype == torch.bfloat16
     away = (ends[torch.float32] - ends[torch.bfloat16]).abs().mean()
     assert float(away) < 0.1 * float(ends[torch.float32].abs().mean())
+
+
+@pytest.mark.parametrize("grid", ["log-snr", "karras", "time"])
+def test_no_network_is_asked_below_the_first_entry_of_its_table(grid):
+    """Latent diffusion's table begins at a ratio of 0.029, above the 0.01 at which others may be asked last."""
+    scheduler = ProgramScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", grid=grid)
+    scheduler.set_timesteps(7)
+    assert float(scheduler.timesteps.min()) >= 0
+    assert grid == "time" or float(scheduler.timesteps[-1]) < 1e-3
+    assert float(scheduler.training.index(torch.tensor(0.0))) == 0
 
 
 def test_noise_is_added_as_the_process_says():

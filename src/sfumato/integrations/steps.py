@@ -13,12 +13,11 @@ from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_ti
 Grid = Literal["log-snr", "karras", "time"]
 """Steps equal in log-SNR, in the 7th root of the noise-to-signal ratio, or in time."""
 
-_LEAST_RATIO = 0.01
 _TOP = 1 - 1e-3  # where a process that ends in pure noise is entered: its state is still noise to 1e-3
 
 
 def steps(training: Training, grid: str, n: int) -> tuple[float, ...]:
-    """`n` steps from noise to clean data, but for the last from or to a ratio of 0.01 in equal measure.
+    """`n` steps from noise to clean data. The last evaluation is at `Training.least_ratio`, unless steps are equal in time.
 
     Raises:
         ArgumentError: fewer than one step.
@@ -28,8 +27,8 @@ def steps(training: Training, grid: str, n: int) -> tuple[float, ...]:
     if grid == "time":
         return uniform_time(n)
     if grid == "karras":
-        return karras(process, n, ratio_max=float(process.ratio(top)), ratio_min=_LEAST_RATIO)
-    return uniform_log_snr(process, n, start=top, t_min=float(process.time_of_ratio(_LEAST_RATIO)))
+        return karras(process, n, ratio_max=float(process.ratio(top)), ratio_min=training.least_ratio)
+    return uniform_log_snr(process, n, start=top, t_min=float(process.time_of_ratio(training.least_ratio)))
 
 
 def program_over(solver: Solver, training: Training, times: tuple[float, ...]) -> tuple[Program, tuple[float, ...]]:

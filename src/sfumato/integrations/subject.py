@@ -97,7 +97,8 @@ def own_samples(denoiser: Any, n: int, seed: int = 0, progress: Callable[[int], 
     """
     process = denoiser.process
     top = 1.0 if math.isfinite(float(process.half_log_snr(1.0))) and isinstance(process, BetaTable) else 1 - 1e-3
-    times = uniform_log_snr(process, _STEPS, start=top, t_min=float(process.time_of_ratio(0.01)))
+    first = 1 / process.steps if isinstance(process, BetaTable) else 0.0  # below it no network was trained
+    times = uniform_log_snr(process, _STEPS, start=top, t_min=max(first, float(process.time_of_ratio(0.01))))
     sampler = Sampler(denoiser, dpm_solver(3).compile(process, times), denoiser.event_shape)
     with torch.no_grad():
         drawn = sampler.sample(n, (1 << 31) + seed, chunk=_CHUNK, progress=progress)

@@ -47,8 +47,14 @@ class Training:
         return cls(FlowMatching() if flow else BetaTable(tuple(settings["trained_betas"])), steps, VIEWS[kind])
 
     def index(self, t: Tensor) -> Tensor:
-        """The network's times of ours, float64 of the same shape."""
-        return self.process.index(t) if isinstance(self.process, BetaTable) else self.steps * self.process.sigma(t)
+        """The network's times of ours, float64 of the same shape; below the table's first entry, where no training was, that entry."""
+        return self.process.index(t).clamp(min=0) if isinstance(self.process, BetaTable) else self.steps * self.process.sigma(t)
+
+    @property
+    def least_ratio(self) -> float:
+        """The least noise-to-signal ratio at which the network should be asked: 0.01, or that of the table's first entry."""
+        first = float(self.process.ratio(1 / self.steps)) if isinstance(self.process, BetaTable) else 0.0
+        return max(0.01, first)
 
     def time(self, index: float) -> float:
         """Our time of one of the network's."""
