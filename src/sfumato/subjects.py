@@ -130,7 +130,14 @@ def _own_samples(denoiser: Any, n: int, ranks: Ranks, seed: int) -> Dataset | No
         if asked is None:
             return None
         console.begin(f"{n} samples of the model, as its data", n)
-        return own_samples(asked, n, seed)
+        done = 0
+
+        def show(made: int) -> None:
+            nonlocal done
+            console.advance(made - done)
+            done = made
+
+        return own_samples(asked, n, seed, show)
 
 
 def _size(denoiser: Any) -> int:

@@ -162,7 +162,8 @@ def test_the_command_line_draws_with_a_model_on_the_hub(remote, tmp_path):
 def test_a_pipeline_is_not_taken_for_a_model_of_ours(remote, tmp_path):
     assert model_folder("hub:me/faces") == remote.folder
     assert model_folder("somebody/pipeline") is None
-    assert model_folder(tmp_path / "nothing") == tmp_path / "nothing"
+    with pytest.raises(ArgumentError, match="There is no such folder"):
+        model_folder(tmp_path / "nothing")
     (tmp_path / "model_index.json").write_text("{}")
     assert model_folder(tmp_path) is None
     (remote.folder / "config.json").write_text(json.dumps({"format": "another"}))

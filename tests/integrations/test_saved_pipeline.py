@@ -41,11 +41,18 @@ def folder(tmp_path_factory):
     return where
 
 
-def test_the_readme_takes_a_recipe_back_into_the_pipeline(folder, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def recipe(folder):
+    """A recipe for it, beside it."""
+    denoiser = open_pipeline(folder / "path/to/pipeline")
+    found, _ = tune(denoiser, pipeline_data(denoiser, "digits"), LITTLE)
+    found.save(folder / "tuned")
+    return found
+
+
+def test_the_readme_takes_a_recipe_back_into_the_pipeline(folder, recipe, monkeypatch):
     """Its images are those of the recipe's own sampler from the same noise."""
     denoiser = open_pipeline(folder / "path/to/pipeline")
-    recipe, _ = tune(denoiser, pipeline_data(denoiser, "digits"), LITTLE)
-    recipe.save(folder / "tuned")
     section = (ROOT / "README.md").read_text().split("## Use it with diffusers")[1].split("\n## ")[0]
     (block,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     monkeypatch.chdir(folder)
@@ -60,7 +67,7 @@ def test_the_readme_takes_a_recipe_back_into_the_pipeline(folder, monkeypatch, c
     assert float((torch.from_numpy(images).permute(0, 3, 1, 2) - (alone / 2 + 0.5).clamp(0, 1)).abs().max()) < 1e-4
 
 
-def test_the_command_line_samples_a_recipe_of_a_pipeline(folder, capsys):
+def test_the_command_line_samples_a_recipe_of_a_pipeline(folder, recipe):
     for argument in ("--model", "--nothing"):
         with pytest.raises(SystemExit) as stop:
             main(["sample", str(folder / "tuned"), argument, str(folder / "path/to/pipeline"), "-n", "2", "--out", str(folder / "a.npy")])

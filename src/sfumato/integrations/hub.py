@@ -86,9 +86,17 @@ def is_hub_id(where: str | Path) -> bool:
 
 
 def model_folder(where: str | Path) -> Path | None:
-    """Where a model of ours lies, fetched if need be; None for a pipeline of `diffusers`, and for an id that tells us nothing."""
+    """Where a model of ours lies, fetched if need be; None for a pipeline of `diffusers`, and for an id that tells us nothing.
+
+    Raises:
+        ArgumentError: neither a folder nor an id as the hub has them.
+    """
     if not is_hub_id(where):
-        return None if is_pipeline(where) else Path(where).expanduser()
+        path = Path(where).expanduser()
+        if not path.is_dir():
+            hint = "There is no such folder." if not path.exists() else "This is a file."
+            raise ArgumentError("model", str(where), "the folder of a model or a pipeline, or a hub id, owner/name", hint)
+        return None if is_pipeline(path) else path
     try:
         # not the download of one file, which tries for long where there is no network
         config = read_json(Path(_library().snapshot_download(str(where).removeprefix(HUB), allow_patterns=[CONFIG])) / CONFIG)
