@@ -25,8 +25,8 @@ from benchmarks.overhead import _k_diffusion_sampling
 from benchmarks.world import World, world
 from sfumato.noise import EDM
 from sfumato.sample import Ancestral, Heun, Linearisation, Program, Singlestep, Solver, deis, run, uniform_log_snr
-from sfumato.sample.exponential import Exponential
-from sfumato.sample.multistep import ddim, dpm_solver, unipc
+from sfumato.sample.compilers.exponential import Exponential
+from sfumato.sample.compilers.multistep import ddim, dpm_solver, unipc
 from sfumato.seeds import Noise, noise
 
 STEPS, LOW, START, LIMIT = 20, 0.02, 32, 1e-5

@@ -15,9 +15,9 @@ from benchmarks.figure import Figure, Row
 from sfumato.atlas.solvers.worlds import PROCESS, g4, grid, l1, start_variance, weak_error
 from sfumato.metrics.rate import Rate, fit_rate
 from sfumato.sample import PRESETS, Band, Program, SASolver, Solver, strong_error
-from sfumato.sample.consistency import measured_order
-from sfumato.sample.runge_kutta import RungeKutta
-from sfumato.sample.singlestep import Fast, Singlestep
+from sfumato.sample.compilers.runge_kutta import RungeKutta
+from sfumato.sample.compilers.singlestep import Fast, Singlestep
+from sfumato.sample.judges.consistency import measured_order
 
 STEPS = {1: (40, 57, 80), 2: (40, 57, 80), 3: (80, 113, 160), 4: (120, 170, 240)}
 """Numbers of steps at which an order shows; of evaluations for those that make several a step."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from benchmarks.figure import Figure, Row
 from benchmarks.world import World, world
 from sfumato.sample import Exponential, Linearisation, Momentum, RungeKutta, Solver, uniform_log_snr
-from sfumato.sample.consistency import measured_order
-from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.judges.consistency import measured_order
 
 END = 0.1
 STEPS = (320, 452, 640)

@@ -24,7 +24,7 @@ from torch import Tensor
 from benchmarks.figure import Figure, Row, alternate, at_most, paired_ratio, timed
 from sfumato.noise import BetaTable
 from sfumato.sample import Plan, run, uniform_log_snr
-from sfumato.sample.multistep import ddim, dpm_solver
+from sfumato.sample.compilers.multistep import ddim, dpm_solver
 from sfumato.seeds import noise
 
 SHAPE = (16, 4, 64, 64)

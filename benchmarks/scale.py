@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.figure import Figure, Row, at_most
-from sfumato.exact.basis import cosine_matrix
+from sfumato.exact.spectral.basis import cosine_matrix
 
 _GIGABYTE = 2**30
 _STATISTICS = """

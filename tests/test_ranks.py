@@ -35,7 +35,7 @@ def model(trained=True):
 
 def sampler():
     from sfumato.sample import Sampler, uniform_log_snr
-    from sfumato.sample.ancestral import Ancestral
+    from sfumato.sample.compilers.ancestral import Ancestral
 
     own = model()
     return Sampler(own, Ancestral().compile(own.process, uniform_log_snr(own.process, 4)), EVENT)
@@ -270,7 +270,7 @@ def test_the_default_batch_is_raised_to_one_that_ranks_can_share(monkeypatch, tm
     from sfumato.subjects import train_on
 
     seen = []
-    monkeypatch.setattr("sfumato.learn.fit", lambda denoiser, data, settings, *_, **__: seen.append(settings.batch_size))
+    monkeypatch.setattr("sfumato.learn.training.fit", lambda denoiser, data, settings, *_, **__: seen.append(settings.batch_size))
     train_on(digits(), tmp_path, Ranks(0, count), 0, 5, batch=batch)
     assert seen == [used]
 

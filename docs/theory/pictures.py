@@ -27,8 +27,8 @@ from sfumato.explain import (
     score_probe,
     teleport_forecast,
 )
-from sfumato.explain.proxy_map import proxy_map
-from sfumato.explain.section import Section
+from sfumato.explain.generalising.proxy_map import proxy_map
+from sfumato.explain.generalising.section import Section
 from sfumato.explain.worlds import fit_worlds
 from sfumato.learn import FitSettings, default_loss
 from sfumato.noise import EDM

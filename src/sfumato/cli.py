@@ -60,7 +60,7 @@ def tune(
     from dataclasses import replace
 
     from sfumato.denoise.spread import lead
-    from sfumato.learn.files import write_bytes
+    from sfumato.learn.training.files import write_bytes
     from sfumato.ranks import join
     from sfumato.tune import TuneSettings
     from sfumato.tune import tune as tune_denoiser
@@ -269,7 +269,7 @@ def atlas_run(
 ) -> int:
     """Run rows; exit code 0 if every check passed and every control failed as it should."""
     from sfumato.atlas import find, rows
-    from sfumato.learn.files import write_bytes
+    from sfumato.learn.training.files import write_bytes
     from sfumato.ranks import Ranks
 
     from .console import run_rows

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sfumato.errors import ArgumentError
 from sfumato.noise.process import Time, over_events
-from sfumato.noise.scalar import ScalarProcess
+from sfumato.noise.scalars.scalar import ScalarProcess
 
 View = Literal["data", "noise", "score", "energy", "velocity", "v"]
 """What a network predicts, or what one asks of a denoiser."""

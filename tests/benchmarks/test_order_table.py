@@ -6,7 +6,7 @@ import pytest
 from benchmarks.order_table import order, strong_order, weak_order, within
 
 from sfumato.sample import PRESETS
-from sfumato.sample.multistep import dpm_solver
+from sfumato.sample.compilers.multistep import dpm_solver
 
 DETERMINISTIC = [solver for solver in PRESETS.values() if solver.deterministic]
 STOCHASTIC = [solver for solver in PRESETS.values() if not solver.deterministic]

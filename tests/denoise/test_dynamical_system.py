@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from sfumato.denoise.dynamical_system import ContinuousUNet, DynamicBlock, integrate
+from sfumato.denoise.networks.dynamical_system import ContinuousUNet, DynamicBlock, integrate
 from sfumato.errors import ArgumentError
 
 F64 = torch.float64

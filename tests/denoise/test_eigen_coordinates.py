@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sfumato.denoise import GaussianScalings, Preconditioned, ResidualMLP
-from sfumato.denoise.eigen_coordinates import EigenCoordinates
+from sfumato.denoise.networks.eigen_coordinates import EigenCoordinates
 from sfumato.errors import ArgumentError
-from sfumato.exact.basis import CosineBasis, IdentityBasis
+from sfumato.exact.spectral.basis import CosineBasis, IdentityBasis
 from sfumato.noise import EDM
 from sfumato.seeds import noise
 

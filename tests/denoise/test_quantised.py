@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from sfumato.denoise import ConvNet, ResidualMLP, Wrapped
-from sfumato.denoise.quantised import affine, choose, layers, observe, quantise, symmetric
+from sfumato.denoise.networks.quantised import affine, choose, layers, observe, quantise, symmetric
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.learn.quantisation_inputs import leaning_times, run_inputs
+from sfumato.learn.repairs.quantisation_inputs import leaning_times, run_inputs
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Sampler, ddim, uniform_time
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy import signal
 
+from sfumato.denoise.networks.state_space import StateSpaceLayer, StateSpaceNet
 from sfumato.denoise.operations import operations
-from sfumato.denoise.state_space import StateSpaceLayer, StateSpaceNet
 from sfumato.errors import ArgumentError
 
 

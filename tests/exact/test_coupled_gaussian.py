@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.exact.coupled_gaussian import CoupledGaussian
+from sfumato.exact.laws.coupled_gaussian import CoupledGaussian
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.95])

@@ -9,7 +9,7 @@ import torch
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import SpectralCovariance
-from sfumato.exact.basis import CosineBasis
+from sfumato.exact.spectral.basis import CosineBasis
 
 F64 = torch.float64
 

@@ -7,7 +7,7 @@ import torch
 
 from sfumato.errors import ArgumentError, DataError
 from sfumato.exact import Empirical, GaussianMixture, SpectralCovariance
-from sfumato.exact.softmax import COARSE, PointSet
+from sfumato.exact.laws.softmax import COARSE, PointSet
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 
 F64 = torch.float64
@@ -102,9 +102,9 @@ def test_chunks_and_blocks_are_invisible(monkeypatch):
     points = data("separate").double()
     y, levels = queries(points, 1.0), torch.ones(16, dtype=F64)
     whole = PointSet(points, None).soft_nearest(y, levels)
-    monkeypatch.setattr("sfumato.exact.softmax.BLOCK", 97)
-    monkeypatch.setattr("sfumato.exact.softmax.SCORES", 5 * len(points))
-    monkeypatch.setattr("sfumato.exact.softmax.GATHER", 3 * points.shape[1])
+    monkeypatch.setattr("sfumato.exact.laws.softmax.BLOCK", 97)
+    monkeypatch.setattr("sfumato.exact.laws.softmax.SCORES", 5 * len(points))
+    monkeypatch.setattr("sfumato.exact.laws.softmax.GATHER", 3 * points.shape[1])
     for part, all_at_once in zip(PointSet(points, None).soft_nearest(y, levels), whole, strict=True):
         torch.testing.assert_close(part, all_at_once, rtol=1e-12, atol=1e-11)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError, ShapeError
-from sfumato.exact.fokker_planck import Line, LineDensity, fokker_planck
+from sfumato.exact.diffusions.fokker_planck import Line, LineDensity, fokker_planck
 
 
 def steps(n, end):

@@ -9,9 +9,9 @@ import torch
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Empirical, Gaussian, GaussianMixture, SpectralCovariance
-from sfumato.exact.kinetic_optimal import FLOOR, Separation, data_separation, separation_of
+from sfumato.exact.spectral.kinetic_optimal import FLOOR, Separation, data_separation, separation_of
 from sfumato.noise import FlowMatching, Trigonometric
-from sfumato.noise.polar_table import PolarTable
+from sfumato.noise.scalars.polar_table import PolarTable
 
 ANGLES = torch.linspace(0, math.pi / 2, 65, dtype=torch.float64)
 

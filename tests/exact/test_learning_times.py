@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError, DataError, ShapeError
-from sfumato.exact.learning_times import learning_times
-from sfumato.exact.linear_learning import OneLayer
+from sfumato.exact.learning.learning_times import learning_times
+from sfumato.exact.learning.linear_learning import OneLayer
 from sfumato.metrics import fit_rate
 
 TIMES = torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)

@@ -12,8 +12,8 @@ from scipy.integrate import quad, solve_ivp
 from scipy.special import expi
 
 from sfumato.errors import ArgumentError, ShapeError
-from sfumato.exact.filter_learning import LocalFilter, fourier_variances
-from sfumato.exact.linear_learning import OneLayer, TwoLayer, affine_weights, entire_exponential_integral
+from sfumato.exact.learning.filter_learning import LocalFilter, fourier_variances
+from sfumato.exact.learning.linear_learning import OneLayer, TwoLayer, affine_weights, entire_exponential_integral
 
 VARIANCES = (3.0, 1.0, 0.3, 0.05)
 LEARNERS = (OneLayer(0.1), TwoLayer(0.1))

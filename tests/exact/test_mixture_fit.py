@@ -5,8 +5,8 @@ import torch
 
 from sfumato.errors import ArgumentError, DataError
 from sfumato.exact import GaussianMixture, SpectralCovariance, fit_gaussian, fit_mixture
-from sfumato.exact.kmeans import k_means
-from sfumato.exact.stream import Stream
+from sfumato.exact.fitting.kmeans import k_means
+from sfumato.exact.fitting.stream import Stream
 
 F64 = torch.float64
 
@@ -58,7 +58,7 @@ def test_a_known_mixture_is_found_again():
 def test_sketched_low_rank_components_agree_with_dense_ones(digits, monkeypatch):
     """The fit for many dimensions, forced on the digits, reaches the likelihood of the dense low-rank fit, and far more than rank 0."""
     dense = fit_mixture(digits, 6, rank=8)
-    monkeypatch.setattr("sfumato.exact.mixture_fit.DENSE", 10)
+    monkeypatch.setattr("sfumato.exact.fitting.mixture_fit.DENSE", 10)
     sketched = fit_mixture(list(digits.split(600)), 6, rank=8)
     assert {c.rank for c in sketched.covariances} == {8}
     values = [float(law.log_prob(digits).mean()) for law in (dense, sketched, fit_mixture(digits, 6, rank=0))]

@@ -10,7 +10,7 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
 from sfumato.exact.draws import law_sample, posterior_sample
-from sfumato.exact.proxy import posterior_covariance, posterior_variance, proxy_covariance, proxy_variance
+from sfumato.exact.learning.proxy import posterior_covariance, posterior_variance, proxy_covariance, proxy_variance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 
 PROCESS = VariancePreserving()

@@ -10,10 +10,10 @@ import torch
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
-from sfumato.exact.push import PushedDenoiser, push
+from sfumato.exact.laws.push import PushedDenoiser, push
 from sfumato.noise import LINEAR_SDES, VariancePreserving, cld, function_space, heat, ir_sde, linear, malda, mdm
-from sfumato.noise.linear_views import convert
-from sfumato.noise.path_bound import path_bound
+from sfumato.noise.linear_family.linear_views import convert
+from sfumato.noise.linear_family.path_bound import path_bound
 from sfumato.seeds import noise
 
 

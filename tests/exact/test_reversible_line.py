@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.exact.fokker_planck import Line, LineDensity, fokker_planck
-from sfumato.exact.reversible_line import ReversibleLine
+from sfumato.exact.diffusions.fokker_planck import Line, LineDensity, fokker_planck
+from sfumato.exact.diffusions.reversible_line import ReversibleLine
 
 
 def _normal(line: Line, mean: float, variance: float) -> LineDensity:

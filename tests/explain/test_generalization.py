@@ -12,15 +12,15 @@ from matplotlib.figure import Figure
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, DataError, ShapeError
 from sfumato.exact import Empirical
-from sfumato.exact.proxy import proxy_variance
-from sfumato.explain.generalization import generalization_report
-from sfumato.explain.memorization import memorised_share, memorization, nearest
-from sfumato.explain.proxy_map import proxy_map
-from sfumato.explain.regions import hull_distance, masses
-from sfumato.explain.section import Section
-from sfumato.learn.features import GaussianBumps
-from sfumato.learn.linear_denoiser import fit_linear
-from sfumato.learn.triples import Regression
+from sfumato.exact.learning.proxy import proxy_variance
+from sfumato.explain.generalising.generalization import generalization_report
+from sfumato.explain.generalising.memorization import memorised_share, memorization, nearest
+from sfumato.explain.generalising.proxy_map import proxy_map
+from sfumato.explain.generalising.regions import hull_distance, masses
+from sfumato.explain.generalising.section import Section
+from sfumato.learn.closed.features import GaussianBumps
+from sfumato.learn.closed.linear_denoiser import fit_linear
+from sfumato.learn.closed.triples import Regression
 from sfumato.noise import EDM, FlowMatching
 from sfumato.sample import uniform_time
 

@@ -11,7 +11,7 @@ import torch
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
 from sfumato.explain import slerp
-from sfumato.explain.geometry import answer_gaps, blended, density_ascent, trajectory_geometry, wandering
+from sfumato.explain.sampling.geometry import answer_gaps, blended, density_ascent, trajectory_geometry, wandering
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import Trajectory, karras, reference
 from sfumato.seeds import noise

@@ -14,14 +14,14 @@ from sfumato.data import Dataset
 from sfumato.denoise import GaussianScalings, Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import fit_gaussian
-from sfumato.exact.linear_learning import OneLayer
-from sfumato.explain.learning import LearningProbe, learning_of, learning_report
-from sfumato.explain.learning_comparison import compare_learning
-from sfumato.explain.learning_curve import learning_curve
-from sfumato.explain.learning_tables import PUBLISHED
-from sfumato.explain.learning_twins import gaussian_twin, untrained_twin, whitened_twin
-from sfumato.explain.mode_variance import mode_learning, mode_variances
-from sfumato.explain.score_probe import ScoreProbe, score_probe
+from sfumato.exact.learning.linear_learning import OneLayer
+from sfumato.explain.learning.learning import LearningProbe, learning_of, learning_report
+from sfumato.explain.learning.learning_comparison import compare_learning
+from sfumato.explain.learning.learning_curve import learning_curve
+from sfumato.explain.learning.learning_tables import PUBLISHED
+from sfumato.explain.learning.learning_twins import gaussian_twin, untrained_twin, whitened_twin
+from sfumato.explain.learning.mode_variance import mode_learning, mode_variances
+from sfumato.explain.score.score_probe import ScoreProbe, score_probe
 from sfumato.explain.worlds import fit_worlds
 from sfumato.learn import FitSettings, Recorder, fit
 from sfumato.noise import EDM, VariancePreserving

@@ -10,12 +10,12 @@ from jaxtyping import TypeCheckError
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Ring, bridge, linear_transition, noise_bridge
 from sfumato.explain import Dynamics, most_likely_path, reverse_times
-from sfumato.explain import example_dynamics as examples
-from sfumato.explain.boundary import SOLVERS, Boundary, newton, shooting
 from sfumato.explain.differentiate import along, check_differentiable, divergence
-from sfumato.explain.generators import rotation
-from sfumato.explain.lagrangian import hamilton_field, hamiltonian, lagrangian, momentum
-from sfumato.explain.paths import spread
+from sfumato.explain.noether import example_dynamics as examples
+from sfumato.explain.noether.boundary import SOLVERS, Boundary, newton, shooting
+from sfumato.explain.noether.generators import rotation
+from sfumato.explain.noether.lagrangian import hamilton_field, hamiltonian, lagrangian, momentum
+from sfumato.explain.noether.paths import spread
 from sfumato.noise import EDM, VariancePreserving
 
 F64 = torch.float64

@@ -13,8 +13,8 @@ from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.explain import program_table
 from sfumato.noise import EDM, BetaTable, VariancePreserving
 from sfumato.sample import PRESETS, Exponential, Linearisation, Program, Row, ddim, dpm_solver, run, uniform_log_snr
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.extrapolation import Extrapolation
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.extrapolation import Extrapolation
 
 PROCESS = VariancePreserving()
 TIMES = uniform_log_snr(PROCESS, 6, t_min=float(PROCESS.time_of_ratio(0.1)))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from sfumato.errors import ArgumentError, DataError
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
 from sfumato.explain import ScoreProbe, gaussian_approximants, score_probe
-from sfumato.explain.reference_tables import RATIOS, REFERENCES
+from sfumato.explain.generalising.reference_tables import RATIOS, REFERENCES
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.seeds import noise
 

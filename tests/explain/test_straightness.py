@@ -10,7 +10,7 @@ import torch
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.explain.straightness import straightness
+from sfumato.explain.sampling.straightness import straightness
 from sfumato.noise import FlowMatching, Trigonometric
 
 

@@ -10,9 +10,9 @@ from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, Ring, SpectralCovariance
 from sfumato.explain import Dynamics, most_likely_path, noisy_states, reverse_times, symmetry_report
-from sfumato.explain import example_dynamics as examples
-from sfumato.explain.generators import Generator, affine, auto_generators, rotation, subspace_generators, translation
-from sfumato.explain.symmetry import asymmetry, charge_drift, commutator, drift_violation, metric_violation
+from sfumato.explain.noether import example_dynamics as examples
+from sfumato.explain.noether.generators import Generator, affine, auto_generators, rotation, subspace_generators, translation
+from sfumato.explain.noether.symmetry import asymmetry, charge_drift, commutator, drift_violation, metric_violation
 from sfumato.noise import EDM, VariancePreserving
 
 F64 = torch.float64

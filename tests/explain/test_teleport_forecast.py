@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sfumato.explain import teleport_forecast
 from sfumato.noise import EDM, FlowMatching
 from sfumato.sample import karras
-from sfumato.sample.teleport import steps_above
+from sfumato.sample.compilers.teleport import steps_above
 
 
 def test_measured_errors_lie_on_the_forecast(g4):

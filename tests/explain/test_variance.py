@@ -10,12 +10,12 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
-from sfumato.exact.fokker_planck import Line
-from sfumato.explain.variance import AverageDenoiser, EffectiveSDE, ensemble, naive
-from sfumato.learn.features import GaussianBumps
-from sfumato.learn.linear_denoiser import fit_linear, sandwich
-from sfumato.learn.triples import Regression
-from sfumato.learn.weights import MinSNRWeight
+from sfumato.exact.diffusions.fokker_planck import Line
+from sfumato.explain.generalising.variance import AverageDenoiser, EffectiveSDE, ensemble, naive
+from sfumato.learn.closed.features import GaussianBumps
+from sfumato.learn.closed.linear_denoiser import fit_linear, sandwich
+from sfumato.learn.closed.triples import Regression
+from sfumato.learn.losses.weights import MinSNRWeight
 from sfumato.noise import FlowMatching, VariancePreserving
 from sfumato.sample import uniform_time
 

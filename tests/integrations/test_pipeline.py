@@ -24,7 +24,7 @@ from sfumato.errors import ArgumentError, ShapeError
 from sfumato.integrations.pipeline import PipelineDenoiser, Prompt, pipeline_denoiser
 from sfumato.integrations.training import Training
 from sfumato.sample import run
-from sfumato.sample.multistep import ddim
+from sfumato.sample.compilers.multistep import ddim
 from sfumato.seeds import noise
 
 BLOCKS = {"block_out_channels": (8, 8), "layers_per_block": 1, "norm_num_groups": 4}

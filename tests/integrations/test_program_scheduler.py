@@ -23,7 +23,7 @@ from sfumato.integrations.diffusers import STATISTICS, ProgramScheduler
 from sfumato.integrations.training import settings_of
 from sfumato.noise import BetaTable, FlowMatching
 from sfumato.sample import PRESETS, Exponential, Linearisation, run, uniform_log_snr, uniform_time
-from sfumato.sample.multistep import ddim
+from sfumato.sample.compilers.multistep import ddim
 from sfumato.seeds import noise
 
 TABLE = BetaTable.linear()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from sfumato.exact import Empirical
-from sfumato.learn.loss import CleanLoss, DenoisingLoss
-from sfumato.learn.times import UniformLogSNR
-from sfumato.learn.weights import Uniform
+from sfumato.learn.losses.loss import CleanLoss, DenoisingLoss
+from sfumato.learn.losses.times import UniformLogSNR
+from sfumato.learn.losses.weights import Uniform
 from sfumato.noise import EDM, FlowMatching
 
 

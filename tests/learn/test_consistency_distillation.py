@@ -13,12 +13,12 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.adversary import Adversary
-from sfumato.learn.consistency_distillation import Teacher, distil_consistency, fixed_point, one_step
-from sfumato.learn.descent import descend
+from sfumato.learn.students.adversary import Adversary
+from sfumato.learn.students.consistency_distillation import Teacher, distil_consistency, fixed_point, one_step
+from sfumato.learn.training.descent import descend
 from sfumato.noise import Trigonometric, VariancePreserving
 from sfumato.sample import Ancestral, ddim, run
-from sfumato.sample.renoising import Renoising
+from sfumato.sample.steps.renoising import Renoising
 
 PROCESS = Trigonometric()
 LAW = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 1.0))

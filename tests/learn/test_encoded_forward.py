@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sfumato.errors import ArgumentError
-from sfumato.learn.encoded_forward import (
+from sfumato.learn.forward.encoded_forward import (
     EncodedForward,
     MonotoneLogSNR,
     SoftmaxDecoder,

@@ -19,8 +19,8 @@ from sfumato.denoise import GaussianScalings, Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError, CheckpointError, DataError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn import DenoisingLoss, EDMWeight, FitSettings, LogNormalRatio, default_loss, fit, load_model
-from sfumato.learn.run import STATE
-from sfumato.learn.stream import Stream
+from sfumato.learn.training.run import STATE
+from sfumato.learn.training.stream import Stream
 from sfumato.noise import EDM, VariancePreserving
 
 SETTINGS = FitSettings(40, 16, learning_rate=3e-3, warmup=5, seed=7)

@@ -9,10 +9,10 @@ import torch
 
 from sfumato.denoise import ResidualMLP, TwoHeaded
 from sfumato.errors import ArgumentError, ShapeError
-from sfumato.learn.hybrid_loss import HybridLoss, LossAwareSteps, chain_bound, fit_shares, step_bound
-from sfumato.learn.variational_bound import discrete_bound
+from sfumato.learn.losses.hybrid_loss import HybridLoss, LossAwareSteps, chain_bound, fit_shares, step_bound
+from sfumato.learn.losses.variational_bound import discrete_bound
 from sfumato.noise import BetaTable, VariancePreserving
-from sfumato.sample.reverse_chain import ReverseChain
+from sfumato.sample.steps.reverse_chain import ReverseChain
 
 CHAIN = ReverseChain.respaced(BetaTable.linear(200, 5e-4, 0.1), 12)
 

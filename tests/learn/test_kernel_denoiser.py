@@ -10,9 +10,9 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.exact import Empirical
 from sfumato.exact.draws import posterior_sample
-from sfumato.exact.proxy import posterior_variance
-from sfumato.learn.kernel_denoiser import KernelFit, SpaceTimeKernel
-from sfumato.learn.triples import Regression, Triples
+from sfumato.exact.learning.proxy import posterior_variance
+from sfumato.learn.closed.kernel_denoiser import KernelFit, SpaceTimeKernel
+from sfumato.learn.closed.triples import Regression, Triples
 from sfumato.noise import FlowMatching
 
 PROCESS = FlowMatching()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError, DataError, ShapeError
-from sfumato.learn.kernels import gaussian, kernel_loss, per_class, polynomial
+from sfumato.learn.students.kernels import gaussian, kernel_loss, per_class, polynomial
 from sfumato.metrics import mmd
 
 

@@ -7,9 +7,9 @@ import torch
 
 from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError
-from sfumato.exact.coupled_gaussian import CoupledGaussian
+from sfumato.exact.laws.coupled_gaussian import CoupledGaussian
 from sfumato.learn import FitSettings
-from sfumato.learn.learned_coupling import GaussianEncoder, coupling_costs, fit_coupling
+from sfumato.learn.forward.learned_coupling import GaussianEncoder, coupling_costs, fit_coupling
 from sfumato.noise import EDM, FlowMatching
 
 

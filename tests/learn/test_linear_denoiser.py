@@ -10,10 +10,10 @@ from scipy import integrate
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
-from sfumato.learn.features import Fourier, GaussianBumps, RandomFourier
-from sfumato.learn.linear_denoiser import fit_linear, sandwich
-from sfumato.learn.triples import Regression
-from sfumato.learn.weights import MinSNRWeight, Uniform
+from sfumato.learn.closed.features import Fourier, GaussianBumps, RandomFourier
+from sfumato.learn.closed.linear_denoiser import fit_linear, sandwich
+from sfumato.learn.closed.triples import Regression
+from sfumato.learn.losses.weights import MinSNRWeight, Uniform
 from sfumato.noise import FlowMatching
 
 PROCESS = FlowMatching()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.learn.local_matching import PathCache, implicit_bound, likelihood_loss, local_loss, longest_increment, simulate_paths
-from sfumato.noise.nonlinear import coupled_angles, double_well, towards
+from sfumato.learn.losses.local_matching import PathCache, implicit_bound, likelihood_loss, local_loss, longest_increment, simulate_paths
+from sfumato.noise.general.nonlinear import coupled_angles, double_well, towards
 
 OU = towards(lambda x: -x, 1.0, True)
 """`dx = -x/2 dt + dw`, towards `N(0, 1)`."""

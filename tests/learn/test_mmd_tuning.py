@@ -12,9 +12,9 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, DataError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.descent import descend
-from sfumato.learn.kernels import gaussian
-from sfumato.learn.mmd_tuning import generate, tune_by_mmd
+from sfumato.learn.students.kernels import gaussian
+from sfumato.learn.students.mmd_tuning import generate, tune_by_mmd
+from sfumato.learn.training.descent import descend
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Ancestral, ddim, run, uniform_time
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from sfumato.errors import ArgumentError
-from sfumato.learn.forward_flow import CouplingForward, NeuralAffine, ScalarForward
-from sfumato.learn.neural_flow_forward import (
+from sfumato.learn.forward.forward_flow import CouplingForward, NeuralAffine, ScalarForward
+from sfumato.learn.forward.neural_flow_forward import (
     KnotVolatility,
     NetVolatility,
     SkipPredictor,

@@ -10,9 +10,9 @@ from torch import nn
 
 from sfumato.errors import ArgumentError
 from sfumato.learn import FitSettings, descend
-from sfumato.learn.neural_forward import BlendTransform, NeuralForward, ResidualTransform, neural_bound, sample_neural
+from sfumato.learn.forward.neural_forward import BlendTransform, NeuralForward, ResidualTransform, neural_bound, sample_neural
 from sfumato.noise import VariancePreserving
-from sfumato.sample.reverse_chain import ReverseChain
+from sfumato.sample.steps.reverse_chain import ReverseChain
 from sfumato.seeds import noise
 
 PROCESS = VariancePreserving()

@@ -11,7 +11,7 @@ from sfumato.denoise import ResidualMLP
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance, prior_gap, push
 from sfumato.learn import FitSettings, LearnedMDM, fit_process, path_bound_loss
-from sfumato.learn.path_bound_loss import draw_times
+from sfumato.learn.losses.path_bound_loss import draw_times
 from sfumato.noise import cld, flexible, ir_sde, malda, mdm, mdm_two_clocks
 
 

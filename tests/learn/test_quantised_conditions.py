@@ -9,7 +9,7 @@ from torch import nn
 from sfumato.denoise import ResidualMLP
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.learn import FitSettings
-from sfumato.learn.quantised_conditions import (
+from sfumato.learn.forward.quantised_conditions import (
     AutoregressiveCodes,
     CodedVelocity,
     CodeHistogram,

@@ -9,11 +9,11 @@ from torch import nn
 from sfumato.denoise import ResidualMLP
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.learn import FitSettings
-from sfumato.learn.descent import descend
-from sfumato.learn.restoring_generator import RestoringGenerator, fit_restoring_generator
-from sfumato.learn.sample_priors import AdversarialPrior, KernelPrior, SlicedPrior
+from sfumato.learn.students.restoring_generator import RestoringGenerator, fit_restoring_generator
+from sfumato.learn.students.sample_priors import AdversarialPrior, KernelPrior, SlicedPrior
+from sfumato.learn.training.descent import descend
 from sfumato.metrics import sliced_wasserstein
-from sfumato.noise.noisy_levels import NoisyLevels
+from sfumato.noise.general.noisy_levels import NoisyLevels
 
 LEVELS = NoisyLevels.diffusion((3, 0.5, -2))
 

@@ -11,13 +11,13 @@ from sfumato.denoise.amended import Amended
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.explain.scale_criterion import scale_criterion
+from sfumato.explain.sampling.scale_criterion import scale_criterion
 from sfumato.learn import FitSettings
-from sfumato.learn.distribution_matching import DistributionMatching, patches, token_loss
-from sfumato.learn.kernels import polynomial
-from sfumato.learn.scale_wise import distil_scale_wise
+from sfumato.learn.students.distribution_matching import DistributionMatching, patches, token_loss
+from sfumato.learn.students.kernels import polynomial
+from sfumato.learn.students.scale_wise import distil_scale_wise
 from sfumato.noise import FlowMatching
-from sfumato.sample.scale_wise import BySize, ScaleWise, enlarge, reduce
+from sfumato.sample.steps.scale_wise import BySize, ScaleWise, enlarge, reduce
 from sfumato.seeds import noise
 
 PROCESS = FlowMatching()

@@ -9,8 +9,8 @@ from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn import FitSettings, Uniform, UniformTime, fit
-from sfumato.learn.loss import DenoisingLoss
-from sfumato.learn.second_order import ProbedExamples, SecondOrderLoss
+from sfumato.learn.losses.loss import DenoisingLoss
+from sfumato.learn.losses.second_order import ProbedExamples, SecondOrderLoss
 from sfumato.noise import FlowMatching, VariancePreserving
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from sfumato.denoise import ResidualMLP
-from sfumato.denoise.flow_operator import FlowOperator, TimeConvolution
+from sfumato.denoise.networks.flow_operator import FlowOperator, TimeConvolution
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.trajectory_regression import absolute, fit_operator, squared, trajectory_weights
+from sfumato.learn.students.trajectory_regression import absolute, fit_operator, squared, trajectory_weights
 from sfumato.noise import VariancePreserving
 from sfumato.sample import reference, reference_times
 

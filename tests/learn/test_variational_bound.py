@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.learn.likelihood_times import AdaptiveTimes, Cells, EvenTimes, LikelihoodTimes, LikelihoodWeight
-from sfumato.learn.variational_bound import LevelDecoder, continuous_bound, discrete_bound
+from sfumato.learn.losses.likelihood_times import AdaptiveTimes, Cells, EvenTimes, LikelihoodTimes, LikelihoodWeight
+from sfumato.learn.losses.variational_bound import LevelDecoder, continuous_bound, discrete_bound
 from sfumato.noise import BetaTable, FlowMatching, VariancePreserving
-from sfumato.sample.reverse_chain import ReverseChain
+from sfumato.sample.steps.reverse_chain import ReverseChain
 
 
 @pytest.mark.parametrize("process", [VariancePreserving(), FlowMatching()], ids=lambda p: p.kind)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError, ShapeError
-from sfumato.noise.degradation import Blend, Blur, Degradation, Downsample, GaussianMask, PatchReplacement, Snow, snowflakes
+from sfumato.noise.general.degradation import Blend, Blur, Degradation, Downsample, GaussianMask, PatchReplacement, Snow, snowflakes
 from sfumato.seeds import noise
 
 X = noise(0, 5, (2, 8, 4), dtype=torch.float64).draw(0)

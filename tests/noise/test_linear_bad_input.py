@@ -29,9 +29,9 @@ from sfumato.noise import (
     pixel_times,
     psld,
 )
-from sfumato.noise.exponential_step import exponential_step
-from sfumato.noise.linear_views import convert
-from sfumato.noise.path_bound import path_bound
+from sfumato.noise.linear_family.linear_views import convert
+from sfumato.noise.linear_family.path_bound import path_bound
+from sfumato.noise.scalars.exponential_step import exponential_step
 from sfumato.seeds import noise
 
 ONE = torch.ones(1, 1, 1, dtype=torch.float64)

@@ -26,7 +26,7 @@ from sfumato.noise import (
     pixel_times,
     psld,
 )
-from sfumato.noise.exponential_step import exponential_step
+from sfumato.noise.scalars.exponential_step import exponential_step
 
 MEMBERS = {**LINEAR_SDES, **{name: (lambda kind=kind: linear(kind())) for name, kind in PROCESSES.items() if kind is not BetaTable}}
 every_member = pytest.mark.parametrize("name", MEMBERS)
@@ -214,7 +214,7 @@ def test_any_dissipation_and_rotation_leave_the_declared_law(channels, seed):
 @given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 1), st.integers(0, 1000))
 def test_random_members_agree_with_van_loan_on_the_grid(channels, modes, conditions, seed):
     """Also unstable drifts: constant coefficients through the clock route in one step, through the Magnus route in many."""
-    from sfumato.noise.basis import pixels
+    from sfumato.noise.linear_family.basis import pixels
 
     generator = torch.Generator().manual_seed(seed)
     drift = torch.randn(modes, channels, channels, dtype=torch.float64, generator=generator)

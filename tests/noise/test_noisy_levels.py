@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.noise.noisy_levels import NoisyLevels
+from sfumato.noise.general.noisy_levels import NoisyLevels
 
 F64 = torch.float64
 CHAIN = NoisyLevels.diffusion((3, 0.5, 0, -2))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.noise.nonlinear import NonlinearSDE, coupled_angles, double_well, logistic, predator_prey, towards
+from sfumato.noise.general.nonlinear import NonlinearSDE, coupled_angles, double_well, logistic, predator_prey, towards
 
 
 def _states(n: int = 5):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.noise import Operator
-from sfumato.noise.basis import cosines, dense, eigenvectors, haar, laplacian, pixels, waves
+from sfumato.noise.linear_family.basis import cosines, dense, eigenvectors, haar, laplacian, pixels, waves
 
 EVENT = (2, 4)
 TURN = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q

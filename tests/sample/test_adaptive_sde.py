@@ -13,9 +13,9 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import FlowMatching, VariancePreserving
-from sfumato.sample.adaptive_sde import Adaptive, adaptive_sde
-from sfumato.sample.brownian import BrownianPath
-from sfumato.sample.step import Stream
+from sfumato.sample.steps.adaptive_sde import Adaptive, adaptive_sde
+from sfumato.sample.steps.brownian import BrownianPath
+from sfumato.sample.steps.step import Stream
 from sfumato.seeds import noise
 
 VP = VariancePreserving()

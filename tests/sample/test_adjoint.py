@@ -13,8 +13,8 @@ from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.metrics import fit_rate
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Ancestral, Trajectory, ddim, dpm_solver, run, uniform_log_snr, unipc
-from sfumato.sample.adjoint import adjoint, adjoint_from_end, program_gradient
-from sfumato.sample.cycle import cycle_encode
+from sfumato.sample.continuous.adjoint import adjoint, adjoint_from_end, program_gradient
+from sfumato.sample.steps.cycle import cycle_encode
 from sfumato.seeds import noise
 
 VARIANCES = torch.tensor([0.8, 0.2, 0.05], dtype=torch.float64)

@@ -13,8 +13,8 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, BetaTable, VariancePreserving
 from sfumato.sample import ddim, karras, response, uniform_log_snr
-from sfumato.sample.aligned_schedule import PUBLISHED, aligned, interpolated, published, tangent, times_of
-from sfumato.sample.path_divergence import BeliefError, path_divergence
+from sfumato.sample.judges.path_divergence import BeliefError, path_divergence
+from sfumato.sample.times.aligned_schedule import PUBLISHED, aligned, interpolated, published, tangent, times_of
 
 PROCESS = EDM(20.0)
 LAW = Gaussian(torch.zeros(3, dtype=torch.float64), SpectralCovariance.diagonal(torch.tensor([0.5, 0.25, 0.02], dtype=torch.float64)))

@@ -10,11 +10,11 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.noise import FlowMatching, Trigonometric
 from sfumato.sample import reference, run, uniform_time
-from sfumato.sample.bespoke import Warp, bespoke_program
-from sfumato.sample.bespoke_fit import BespokeSettings, fit_bespoke
-from sfumato.sample.calibration import Starts
-from sfumato.sample.consistency import consistency
-from sfumato.sample.runge_kutta import RungeKutta
+from sfumato.sample.compilers.runge_kutta import RungeKutta
+from sfumato.sample.fits.bespoke import Warp, bespoke_program
+from sfumato.sample.fits.bespoke_fit import BespokeSettings, fit_bespoke
+from sfumato.sample.fits.calibration import Starts
+from sfumato.sample.judges.consistency import consistency
 
 PROCESS = FlowMatching()
 
@@ -126,7 +126,7 @@ def test_ablations_leave_the_rest_alone(world):
 
 def test_the_loss_sees_its_gradient_in_the_times(world):
     """Against differences of the loss: the moving nodes and the derivative in time are right. (The nodes' `[tau]` is held at its place.)"""
-    from sfumato.sample.bespoke_fit import _loss, _spline
+    from sfumato.sample.fits.bespoke_fit import _loss, _spline
 
     denoiser, _, _, path, _ = world
     base = random_warp(2, 2)

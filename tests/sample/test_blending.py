@@ -10,10 +10,10 @@ from jaxtyping import TypeCheckError
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import GaussianMixture, SpectralCovariance
-from sfumato.exact.blend import Blend
+from sfumato.exact.laws.blend import Blend
 from sfumato.noise import FlowMatching
 from sfumato.sample import RungeKutta, ddim, run
-from sfumato.sample.blending import blend, random_blend
+from sfumato.sample.steps.blending import blend, random_blend
 from sfumato.seeds import noise
 
 

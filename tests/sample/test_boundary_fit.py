@@ -9,8 +9,8 @@ from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import FlowMatching
 from sfumato.sample import dpm_solver, run, uniform_time
-from sfumato.sample.boundary_fit import agreement, edge_error, fit_to_shape, refine_start, score_starts, select_start, squared_error
-from sfumato.sample.calibration import Starts
+from sfumato.sample.fits.boundary_fit import agreement, edge_error, fit_to_shape, refine_start, score_starts, select_start, squared_error
+from sfumato.sample.fits.calibration import Starts
 from sfumato.seeds import noise
 
 PROCESS = FlowMatching()

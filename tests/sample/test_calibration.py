@@ -10,10 +10,10 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Ancestral, Exponential, Heun, Linearisation, Program, ddim, run
-from sfumato.sample.calibration import Calibrated, Starts, subdivide, teach
-from sfumato.sample.least_squares import ridge_solve
+from sfumato.sample.fits.calibration import Calibrated, Starts, subdivide, teach
+from sfumato.sample.fits.least_squares import ridge_solve
+from sfumato.sample.fits.row_fit import add, answer_at, bend, fit_rows, noise_at, steps_of
 from sfumato.sample.program import Row
-from sfumato.sample.row_fit import add, answer_at, bend, fit_rows, noise_at, steps_of
 
 PROCESS = EDM(80.0)
 TIMES = subdivide(PROCESS, (0.5, 0.02 / 80), 4)

@@ -8,7 +8,7 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.noise import Blend, Blur, FlowMatching
 from sfumato.sample import cold_sample, ddim, run
-from sfumato.sample.cold import estimated, improved, naive, renoised
+from sfumato.sample.steps.cold import estimated, improved, naive, renoised
 from sfumato.seeds import noise
 
 X = noise(0, 6, (1, 8, 8), dtype=torch.float64).draw(0)

@@ -27,9 +27,9 @@ from sfumato.noise import (
     VariancePreserving,
 )
 from sfumato.sample import Exponential, Linearisation, Program, Row, karras, response, run, uniform_log_snr, uniform_time
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.consistency import consistency
-from sfumato.sample.multistep import unipc
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.multistep import unipc
+from sfumato.sample.judges.consistency import consistency
 from sfumato.sample.presets import PRESETS
 from sfumato.sample.solver import Solver
 

@@ -8,10 +8,10 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Heun, Singlestep, ddim, deis, dpm_solver, run, uniform_log_snr
-from sfumato.sample.calibration import Starts, subdivide, teach
-from sfumato.sample.consistency import probability_flow
-from sfumato.sample.distilled import changes, distil
-from sfumato.sample.row_fit import bend
+from sfumato.sample.fits.calibration import Starts, subdivide, teach
+from sfumato.sample.fits.distilled import changes, distil
+from sfumato.sample.fits.row_fit import bend
+from sfumato.sample.judges.consistency import probability_flow
 
 PROCESS = EDM(80.0)
 ENDS = (0.5, 0.02 / 80)

@@ -14,9 +14,9 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.noise import EDM, Cosine, FlowMatching, VariancePreserving
 from sfumato.sample import RungeKutta, adaptive_dpm_solver, ddim, deis, ipndm, run, uniform_log_snr, uniform_time
-from sfumato.sample.consistency import probability_flow
-from sfumato.sample.thresholding import Thresholded
-from sfumato.sample.variables import NoisePolynomial
+from sfumato.sample.compilers.variables import NoisePolynomial
+from sfumato.sample.judges.consistency import probability_flow
+from sfumato.sample.steps.thresholding import Thresholded
 
 PROCESS = VariancePreserving()
 LAW = GaussianMixture(

@@ -10,14 +10,14 @@ import torch
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
-from sfumato.learn.noise_level import NoiseLevelClassifier, fit_noise_levels
+from sfumato.learn.repairs.noise_level import NoiseLevelClassifier, fit_noise_levels
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import Heun, karras, run
-from sfumato.sample.denoising_mcmc import DenoisingMCMC, ExactLevels, descend, log_levels
-from sfumato.sample.langevin import PredictorCorrector
-from sfumato.sample.restart import Churned
-from sfumato.sample.reverse_sde import ReverseSDE
-from sfumato.sample.step import Stream, TableStep
+from sfumato.sample.steps.denoising_mcmc import DenoisingMCMC, ExactLevels, descend, log_levels
+from sfumato.sample.steps.langevin import PredictorCorrector
+from sfumato.sample.steps.restart import Churned
+from sfumato.sample.steps.reverse_sde import ReverseSDE
+from sfumato.sample.steps.step import Stream, TableStep
 from sfumato.seeds import noise
 
 PROCESS, DIM, LEVELS = EDM(10.0), 16, 30

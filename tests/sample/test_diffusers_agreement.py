@@ -26,10 +26,10 @@ from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.integrations import PEERS, run_peer, scheduler_process
 from sfumato.noise import BetaTable, VariancePreserving
 from sfumato.sample import Program, karras, run, uniform_log_snr, uniform_time
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.heun import Heun
-from sfumato.sample.multistep import ddim, deis, dpm_solver, unipc
-from sfumato.sample.singlestep import Singlestep
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.heun import Heun
+from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, unipc
+from sfumato.sample.compilers.singlestep import Singlestep
 from sfumato.seeds import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -11,9 +11,9 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Exponential, Linearisation, ddim, dpm_solver, run, uniform_log_snr, unipc
-from sfumato.sample.consistency import probability_flow
-from sfumato.sample.statistics import Statistics, coordinates, measure_statistics
-from sfumato.sample.statistics_solver import dpm_solver_v3, measured, run_shifted
+from sfumato.sample.fits.statistics import Statistics, coordinates, measure_statistics
+from sfumato.sample.fits.statistics_solver import dpm_solver_v3, measured, run_shifted
+from sfumato.sample.judges.consistency import probability_flow
 
 PROCESS = VariancePreserving()
 LEVELS = torch.linspace(-4, 2, 61, dtype=torch.float64)

@@ -13,7 +13,7 @@ from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import Exponential, Linearisation, Trajectory, ddim, karras, reference, run
-from sfumato.sample.dynamic_schedule import cheapest_paths, dynamic_schedule, jump_costs, with_free_node
+from sfumato.sample.times.dynamic_schedule import cheapest_paths, dynamic_schedule, jump_costs, with_free_node
 
 PROCESS = EDM(40.0)
 TIMES = karras(PROCESS, 31, ratio_min=0.02)[:-1]
@@ -60,7 +60,7 @@ def test_the_gaussian_schedule_is_the_tangent_law():
     """For one Gaussian the best Euler nodes are `c tan(theta)`, equal angles; on a grid of 200 points the costs' own optimum is that
     of a sum of misses, near it: the error is within 2 % of the tangent schedule's.
     """
-    from sfumato.sample.aligned_schedule import tangent
+    from sfumato.sample.times.aligned_schedule import tangent
 
     times = karras(PROCESS, 201, ratio_min=0.02)[:-1]
     path, belief = flow(times=times, n=4), LAW.denoiser(PROCESS).denoise

@@ -16,8 +16,8 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import ERSDE, NOISE_SCALES, Ancestral, NoiseScale, SASolver, ddim, karras, response, uniform_log_snr, uniform_time
-from sfumato.sample.consistency import consistency, measured_order
-from sfumato.sample.sa_solver import Band
+from sfumato.sample.compilers.sa_solver import Band
+from sfumato.sample.judges.consistency import consistency, measured_order
 
 PROCESS = VariancePreserving()
 MEANS = torch.tensor([[1.5, 0.0], [-1.0, 1.2], [-0.6, -1.4], [0.3, 0.2]], dtype=torch.float64)

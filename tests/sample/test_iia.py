@@ -8,10 +8,10 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.noise import EDM, FlowMatching
 from sfumato.sample import Heun, Singlestep, ddim, dpm_solver
-from sfumato.sample.calibration import Starts, subdivide
-from sfumato.sample.consistency import consistency, probability_flow
-from sfumato.sample.improved_integration import corrections, improved_integration
-from sfumato.sample.row_fit import bend
+from sfumato.sample.fits.calibration import Starts, subdivide
+from sfumato.sample.fits.improved_integration import corrections, improved_integration
+from sfumato.sample.fits.row_fit import bend
+from sfumato.sample.judges.consistency import consistency, probability_flow
 
 PROCESS = EDM(80.0)
 ENDS = (0.5, 0.02 / 80)

@@ -10,8 +10,8 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.noise import EDM, Cosine, FlowMatching, SubVariancePreserving, VarianceExploding, VariancePreserving
-from sfumato.sample.adaptive_ode import flow, solve
-from sfumato.sample.likelihood import log_likelihood
+from sfumato.sample.continuous.adaptive_ode import flow, solve
+from sfumato.sample.continuous.likelihood import log_likelihood
 
 PROCESSES = [VarianceExploding(1e-3, 50.0), VariancePreserving(), SubVariancePreserving(), EDM(), FlowMatching(), Cosine()]
 

@@ -13,9 +13,9 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Ancestral, MaximumLikelihood, Program, Row, Sampler, ddim, karras, response, uniform_log_snr, uniform_time
-from sfumato.sample.anchor import Anchored
-from sfumato.sample.maximum_likelihood import gaussian_spread, path_log_likelihood, published_parameters, score_spread
-from sfumato.sample.reverse_sde import ReverseSDE
+from sfumato.sample.compilers.maximum_likelihood import gaussian_spread, path_log_likelihood, published_parameters, score_spread
+from sfumato.sample.steps.anchor import Anchored
+from sfumato.sample.steps.reverse_sde import ReverseSDE
 
 PROCESS = VariancePreserving()
 LINE = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 0.3))

@@ -10,10 +10,10 @@ from jaxtyping import TypeCheckError
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import GaussianMixture, SpectralCovariance
-from sfumato.explain.stability import growth, predicted_boundary, real_boundary, stability
+from sfumato.explain.sampling.stability import growth, predicted_boundary, real_boundary, stability
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Momentum, dpm_solver, ipndm, run, uniform_log_snr, unipc
-from sfumato.sample.consistency import measured_order
+from sfumato.sample.judges.consistency import measured_order
 
 PROCESS = VariancePreserving()
 LAW = GaussianMixture(

@@ -19,13 +19,13 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Exponential, Linearisation, Program, response, run, uniform_log_snr
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.consistency import measured_order, probability_flow
-from sfumato.sample.heun import Heun
-from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.heun import Heun
+from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.compilers.runge_kutta import RungeKutta, Tableau
+from sfumato.sample.compilers.singlestep import Fast, Singlestep
+from sfumato.sample.judges.consistency import measured_order, probability_flow
 from sfumato.sample.presets import PRESETS
-from sfumato.sample.runge_kutta import RungeKutta, Tableau
-from sfumato.sample.singlestep import Fast, Singlestep
 from sfumato.sample.solver import Solver
 
 MEANS = torch.tensor([[1.5, 0.0], [-1.0, 1.2], [-0.6, -1.4], [0.3, 0.2]], dtype=torch.float64)

@@ -12,10 +12,10 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import Heun, ddim, karras, run
-from sfumato.sample.multistep import dpm_solver
-from sfumato.sample.restart import Churned, Interval, Restart, contraction, noised
-from sfumato.sample.reverse_sde import ReverseSDE
-from sfumato.sample.step import Stream, TableStep, walk
+from sfumato.sample.compilers.multistep import dpm_solver
+from sfumato.sample.steps.restart import Churned, Interval, Restart, contraction, noised
+from sfumato.sample.steps.reverse_sde import ReverseSDE
+from sfumato.sample.steps.step import Stream, TableStep, walk
 from sfumato.seeds import noise
 
 PROCESS = EDM()

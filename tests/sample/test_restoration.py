@@ -12,8 +12,8 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, Cosine, FlowMatching, VariancePreserving
 from sfumato.sample import Restoration, ddim, karras, response, run, uniform_time
-from sfumato.sample.consistency import consistency
-from sfumato.sample.restoration import restoration_step
+from sfumato.sample.judges.consistency import consistency
+from sfumato.sample.steps.restoration import restoration_step
 
 # its clock -log(alpha) is twice our time, so the process is dx = -x dT + sqrt(2) dw over T from 0 to 2
 OU = VariancePreserving(4.0, 4.0)

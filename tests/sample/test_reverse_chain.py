@@ -7,9 +7,9 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.noise import BetaTable, Cosine, VariancePreserving
-from sfumato.noise.cosine_table import cosine_table
+from sfumato.noise.scalars.cosine_table import cosine_table
 from sfumato.sample import Ancestral, run
-from sfumato.sample.reverse_chain import LearnedVariance, ReverseChain, sample_chain
+from sfumato.sample.steps.reverse_chain import LearnedVariance, ReverseChain, sample_chain
 from sfumato.seeds import noise
 
 

@@ -19,10 +19,10 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Ancestral, Exponential, Linearisation, ddim, karras, response, run, uniform_log_snr, uniform_time
-from sfumato.sample.consistency import consistency, measured_order
-from sfumato.sample.sa_solver import Band, SASolver, few_steps, more_steps
-from sfumato.sample.stochastic import Stochastic
-from sfumato.sample.strong_error import strong_error
+from sfumato.sample.compilers.sa_solver import Band, SASolver, few_steps, more_steps
+from sfumato.sample.compilers.stochastic import Stochastic
+from sfumato.sample.judges.consistency import consistency, measured_order
+from sfumato.sample.judges.strong_error import strong_error
 from sfumato.seeds import noise
 
 PROCESS = VariancePreserving()

@@ -12,12 +12,12 @@ from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.metrics import energy_distance
 from sfumato.noise import EDM, FlowMatching, VarianceExploding, VariancePreserving
 from sfumato.sample import Heun, Program, Row, ddim, response, run, uniform_log_snr, uniform_time
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.chain import chain, quiet_end
-from sfumato.sample.langevin import Corrected, NormLangevin, PredictorCorrector, sweeps
-from sfumato.sample.replacement import Replaced
-from sfumato.sample.reverse_sde import ImprovedEuler, ReverseSDE, reverse_drift
-from sfumato.sample.step import Stream, Tables, TableStep, walk
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.chain import chain, quiet_end
+from sfumato.sample.steps.langevin import Corrected, NormLangevin, PredictorCorrector, sweeps
+from sfumato.sample.steps.replacement import Replaced
+from sfumato.sample.steps.reverse_sde import ImprovedEuler, ReverseSDE, reverse_drift
+from sfumato.sample.steps.step import Stream, Tables, TableStep, walk
 from sfumato.seeds import noise
 
 VP, VE = VariancePreserving(), VarianceExploding(0.01, 50.0)

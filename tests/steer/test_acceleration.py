@@ -10,11 +10,11 @@ import torch
 from sfumato.denoise import Network
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, PushedDenoiser, SpectralCovariance, push
-from sfumato.learn.acceleration_loss import AcceleratedBelief, acceleration_loss
+from sfumato.learn.losses.acceleration_loss import AcceleratedBelief, acceleration_loss
 from sfumato.noise import agm, cld
-from sfumato.sample.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
-from sfumato.sample.linear_program import run_linear
-from sfumato.sample.schedules import uniform_time
+from sfumato.sample.linear.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
+from sfumato.sample.linear.linear_program import run_linear
+from sfumato.sample.times.schedules import uniform_time
 from sfumato.seeds import noise
 from sfumato.steer import draw_velocity, follow_stroke, lean_velocity
 

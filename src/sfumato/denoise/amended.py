@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sfumato.denoise.preconditioned import noise_label
+from sfumato.denoise.scaled.preconditioned import noise_label
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.noise.process import Time, over_events

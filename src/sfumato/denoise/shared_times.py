@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sfumato.denoise.preconditioned import noise_label
+from sfumato.denoise.scaled.preconditioned import noise_label
 from sfumato.denoiser import Denoiser, View, to_data
 from sfumato.errors import ArgumentError
-from sfumato.exact.gaussian import Gaussian
-from sfumato.exact.mixture import GaussianMixture
+from sfumato.exact.laws.gaussian import Gaussian
+from sfumato.exact.laws.mixture import GaussianMixture
 from sfumato.noise.process import Time, as_time
-from sfumato.noise.scalar import ScalarProcess
+from sfumato.noise.scalars.scalar import ScalarProcess
 
 
 @dataclass(frozen=True)

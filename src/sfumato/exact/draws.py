@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sfumato.errors import ArgumentError
-from sfumato.exact.empirical import Empirical
-from sfumato.exact.gaussian import Gaussian
-from sfumato.exact.law import Law
-from sfumato.exact.mixture import GaussianMixture
-from sfumato.exact.proxy import levels, log_shares
-from sfumato.exact.softmax import SCORES
+from sfumato.exact.laws.empirical import Empirical
+from sfumato.exact.laws.gaussian import Gaussian
+from sfumato.exact.laws.law import Law
+from sfumato.exact.laws.mixture import GaussianMixture
+from sfumato.exact.laws.softmax import SCORES
+from sfumato.exact.learning.proxy import levels, log_shares
 from sfumato.noise import ScalarProcess, Time
 
 

@@ -26,7 +26,7 @@ from sfumato.errors import ArgumentError, RecipeError
 from sfumato.exact import Gaussian
 from sfumato.integrations.steps import Grid, program_over, steps
 from sfumato.integrations.training import VIEWS, Training, beta_table, one_of, same_process, settings_for, settings_of
-from sfumato.learn.law_file import read_law, write_law
+from sfumato.learn.training.law_file import read_law, write_law
 from sfumato.noise import FlowMatching, ScalarProcess, over_events
 from sfumato.sample import PRESETS, Program, Solver, Walk
 

@@ -1,7 +1,7 @@
 """Models on the hub: a folder that is ready to be shared, with a card that says what it is, and the way there and back.
 
-A shared folder holds `config.json` and `model.safetensors` (see `sfumato.learn.checkpoint`), `README.md` (the card) and, if there is a
-recipe, `recipe.json` and `statistics.safetensors`. Nothing else goes up or comes down, so nothing that could be run.
+A shared folder holds `config.json` and `model.safetensors` (see `sfumato.learn.training.checkpoint`), `README.md` (the card) and, if there
+is a recipe, `recipe.json` and `statistics.safetensors`. Nothing else goes up or comes down, so nothing that could be run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sfumato.denoise import Preconditioned
 from sfumato.errors import ArgumentError, CheckpointError, MissingExtraError
 from sfumato.integrations.subject import HUB, is_pipeline
 from sfumato.learn import about_model, load_model, save_model
-from sfumato.learn.checkpoint import CONFIG, WEIGHTS
-from sfumato.learn.files import read_json, write_bytes
+from sfumato.learn.training.checkpoint import CONFIG, WEIGHTS
+from sfumato.learn.training.files import read_json, write_bytes
 
 CARD = "README.md"
 _RECIPE = ("recipe.json", "statistics.safetensors")

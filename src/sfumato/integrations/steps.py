@@ -8,7 +8,7 @@ from typing import Literal
 from sfumato.errors import ArgumentError
 from sfumato.integrations.training import Training
 from sfumato.sample import Program, Solver
-from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_time
+from sfumato.sample.times.schedules import custom, karras, uniform_log_snr, uniform_time
 
 Grid = Literal["log-snr", "karras", "time"]
 """Steps equal in log-SNR, in the 7th root of the noise-to-signal ratio, or in time."""

@@ -15,7 +15,7 @@ from sfumato.errors import ArgumentError, DataError, MissingExtraError
 from sfumato.integrations.pipeline import Given, PipelineDenoiser, pipeline_denoiser
 from sfumato.noise import BetaTable
 from sfumato.sample import Sampler, uniform_log_snr
-from sfumato.sample.multistep import dpm_solver
+from sfumato.sample.compilers.multistep import dpm_solver
 
 HUB = "hub:"
 """How a recipe marks a model that lies on the hub."""

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from sfumato.learn.acceleration_loss import AcceleratedBelief, acceleration_loss
-from sfumato.learn.adversary import Adversary
-from sfumato.learn.average import Average
-from sfumato.learn.bounded_weight import BoundedWeight, growing_bound
-from sfumato.learn.calibration import load_mean_error, mean_error, save_mean_error
-from sfumato.learn.callbacks import Recorder, log_steps
-from sfumato.learn.checkpoint import about_model, load_model, save_model
-from sfumato.learn.consistency_distillation import Teacher, distil_consistency, fixed_point
-from sfumato.learn.descent import descend
-from sfumato.learn.distribution_matching import DistributionMatching, token_loss
-from sfumato.learn.encoded_forward import EncodedForward, MonotoneLogSNR, SoftmaxDecoder, encoded_bound, sample_encoded
-from sfumato.learn.features import Fourier, GaussianBumps, RandomFourier
-from sfumato.learn.fit import FitResult, fit
-from sfumato.learn.fit_process import LearnedProcess, fit_process, score_of
-from sfumato.learn.fokker_planck_residual import log_residual
-from sfumato.learn.forward_flow import AffineForward, CouplingForward, ForwardFlow, NeuralAffine, ScalarForward
-from sfumato.learn.hybrid_loss import HybridLoss, LossAwareSteps, chain_bound, fit_shares, step_bound
-from sfumato.learn.kernel_denoiser import KernelFit, SpaceTimeKernel
-from sfumato.learn.learned_coupling import CouplingCosts, GaussianEncoder, coupling_costs, fit_coupling
-from sfumato.learn.learned_flexible import LearnedFlexible
-from sfumato.learn.learned_mdm import LearnedMDM
-from sfumato.learn.likelihood_times import AdaptiveTimes, DensityTimes, EvenTimes, LikelihoodTimes, LikelihoodWeight
-from sfumato.learn.linear_denoiser import fit_linear, sandwich
-from sfumato.learn.linear_score import LinearScore, fit_linear_score
-from sfumato.learn.local_matching import PathCache, implicit_bound, likelihood_loss, local_loss, longest_increment, simulate_paths
-from sfumato.learn.loss import CleanLoss, DenoisingLoss, Examples
-from sfumato.learn.mmd_tuning import tune_by_mmd
-from sfumato.learn.neural_flow_forward import (
+from sfumato.learn.closed.features import Fourier, GaussianBumps, RandomFourier
+from sfumato.learn.closed.kernel_denoiser import KernelFit, SpaceTimeKernel
+from sfumato.learn.closed.linear_denoiser import fit_linear, sandwich
+from sfumato.learn.closed.linear_score import LinearScore, fit_linear_score
+from sfumato.learn.closed.triples import Regression
+from sfumato.learn.forward.encoded_forward import EncodedForward, MonotoneLogSNR, SoftmaxDecoder, encoded_bound, sample_encoded
+from sfumato.learn.forward.fit_process import LearnedProcess, fit_process, score_of
+from sfumato.learn.forward.forward_flow import AffineForward, CouplingForward, ForwardFlow, NeuralAffine, ScalarForward
+from sfumato.learn.forward.learned_coupling import CouplingCosts, GaussianEncoder, coupling_costs, fit_coupling
+from sfumato.learn.forward.learned_flexible import LearnedFlexible
+from sfumato.learn.forward.learned_mdm import LearnedMDM
+from sfumato.learn.forward.neural_flow_forward import (
     KnotVolatility,
     NetVolatility,
     SkipPredictor,
@@ -40,26 +24,42 @@ from sfumato.learn.neural_flow_forward import (
     generate_flow,
     generative_curvature,
 )
-from sfumato.learn.neural_forward import BlendTransform, NeuralForward, ResidualTransform, neural_bound, sample_neural
-from sfumato.learn.noise_level import NoiseLevelClassifier, fit_noise_levels
-from sfumato.learn.path_bound_loss import path_bound_loss
-from sfumato.learn.presets import default_denoiser, default_loss, default_settings
-from sfumato.learn.quantisation_inputs import leaning_times, run_inputs
-from sfumato.learn.quantised_conditions import CodedVelocity, CodeHistogram, Codes, fit_coded
-from sfumato.learn.restorer import NetworkRestorer, RidgeRestorer, fit_restorer
-from sfumato.learn.restoring_generator import RestoringGenerator, fit_restoring_generator
-from sfumato.learn.scale_wise import distil_scale_wise
-from sfumato.learn.second_order import SecondOrderLoss
-from sfumato.learn.settings import FitSettings
-from sfumato.learn.soft_mixture_fit import fit_soft_mixture, soft_kernel_loss
-from sfumato.learn.start_model import fit_start, sample_from
-from sfumato.learn.state_loss import LevelWeight, StateExamples, StateLoss
-from sfumato.learn.time_smoothness import SmoothTimeLoss
-from sfumato.learn.times import LogNormalRatio, Times, UniformLogSNR, UniformTime
-from sfumato.learn.trajectory_regression import fit_operator
-from sfumato.learn.triples import Regression
-from sfumato.learn.variational_bound import LevelDecoder, VariationalBound, continuous_bound, discrete_bound
-from sfumato.learn.weights import EDMWeight, MinSNRWeight, SNRWeight, Uniform, Weight
+from sfumato.learn.forward.neural_forward import BlendTransform, NeuralForward, ResidualTransform, neural_bound, sample_neural
+from sfumato.learn.forward.quantised_conditions import CodedVelocity, CodeHistogram, Codes, fit_coded
+from sfumato.learn.losses.acceleration_loss import AcceleratedBelief, acceleration_loss
+from sfumato.learn.losses.bounded_weight import BoundedWeight, growing_bound
+from sfumato.learn.losses.fokker_planck_residual import log_residual
+from sfumato.learn.losses.hybrid_loss import HybridLoss, LossAwareSteps, chain_bound, fit_shares, step_bound
+from sfumato.learn.losses.likelihood_times import AdaptiveTimes, DensityTimes, EvenTimes, LikelihoodTimes, LikelihoodWeight
+from sfumato.learn.losses.local_matching import PathCache, implicit_bound, likelihood_loss, local_loss, longest_increment, simulate_paths
+from sfumato.learn.losses.loss import CleanLoss, DenoisingLoss, Examples
+from sfumato.learn.losses.path_bound_loss import path_bound_loss
+from sfumato.learn.losses.second_order import SecondOrderLoss
+from sfumato.learn.losses.state_loss import LevelWeight, StateExamples, StateLoss
+from sfumato.learn.losses.time_smoothness import SmoothTimeLoss
+from sfumato.learn.losses.times import LogNormalRatio, Times, UniformLogSNR, UniformTime
+from sfumato.learn.losses.variational_bound import LevelDecoder, VariationalBound, continuous_bound, discrete_bound
+from sfumato.learn.losses.weights import EDMWeight, MinSNRWeight, SNRWeight, Uniform, Weight
+from sfumato.learn.repairs.calibration import load_mean_error, mean_error, save_mean_error
+from sfumato.learn.repairs.noise_level import NoiseLevelClassifier, fit_noise_levels
+from sfumato.learn.repairs.quantisation_inputs import leaning_times, run_inputs
+from sfumato.learn.students.adversary import Adversary
+from sfumato.learn.students.consistency_distillation import Teacher, distil_consistency, fixed_point
+from sfumato.learn.students.distribution_matching import DistributionMatching, token_loss
+from sfumato.learn.students.mmd_tuning import tune_by_mmd
+from sfumato.learn.students.restorer import NetworkRestorer, RidgeRestorer, fit_restorer
+from sfumato.learn.students.restoring_generator import RestoringGenerator, fit_restoring_generator
+from sfumato.learn.students.scale_wise import distil_scale_wise
+from sfumato.learn.students.soft_mixture_fit import fit_soft_mixture, soft_kernel_loss
+from sfumato.learn.students.start_model import fit_start, sample_from
+from sfumato.learn.students.trajectory_regression import fit_operator
+from sfumato.learn.training.average import Average
+from sfumato.learn.training.callbacks import Recorder, log_steps
+from sfumato.learn.training.checkpoint import about_model, load_model, save_model
+from sfumato.learn.training.descent import descend
+from sfumato.learn.training.fit import FitResult, fit
+from sfumato.learn.training.presets import default_denoiser, default_loss, default_settings
+from sfumato.learn.training.settings import FitSettings
 
 __all__ = [
     "AcceleratedBelief",

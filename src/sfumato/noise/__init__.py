@@ -7,39 +7,39 @@ import sys
 from typing import Any
 
 from sfumato.errors import ArgumentError
-from sfumato.noise.backwards import Backwards
-from sfumato.noise.clock import Clock, ClockSDE
-from sfumato.noise.complete_recipe import CompleteRecipe
-from sfumato.noise.cosine_table import cosine_table
-from sfumato.noise.degradation import Blend, Blur, Degradation, Downsample, GaussianMask, PatchReplacement, Snow, snowflakes
-from sfumato.noise.exponential_step import ExponentialStep, exponential_step
-from sfumato.noise.instances.bridges import Steered, agm, brownian_bridge, vp_bridge
-from sfumato.noise.instances.flexible import flexible, flexible_spectrum
-from sfumato.noise.instances.mean_reverting import ir_sde, ouve
-from sfumato.noise.instances.multivariate import alda, malda, mdm, mdm_two_clocks
-from sfumato.noise.instances.phase_space import blurred_cld, cld, psld
-from sfumato.noise.instances.pixel_times import pixel_times
-from sfumato.noise.instances.registry import LINEAR_SDES, linear_sde_from_dict
-from sfumato.noise.instances.spectral import blurring, function_space, heat
-from sfumato.noise.interpolating import FlowMatching, Trigonometric
-from sfumato.noise.linear_law import Between, LinearLaw, Prior
-from sfumato.noise.linear_sde import LinearSDE
-from sfumato.noise.linear_views import LinearView, convert
-from sfumato.noise.magnus import GridSDE
-from sfumato.noise.marginal_table import TableSDE
-from sfumato.noise.momentum_decay import MomentumDecay, damped_decay
-from sfumato.noise.nonlinear import Increment, NonlinearSDE, coupled_angles, double_well, logistic, predator_prey, towards
-from sfumato.noise.operator import Operator
-from sfumato.noise.oracle import integrated_transition
-from sfumato.noise.path_bound import path_bound
-from sfumato.noise.pinned import Pinned
-from sfumato.noise.polar_table import PolarTable
+from sfumato.noise.general.complete_recipe import CompleteRecipe
+from sfumato.noise.general.degradation import Blend, Blur, Degradation, Downsample, GaussianMask, PatchReplacement, Snow, snowflakes
+from sfumato.noise.general.nonlinear import Increment, NonlinearSDE, coupled_angles, double_well, logistic, predator_prey, towards
+from sfumato.noise.linear_family.backwards import Backwards
+from sfumato.noise.linear_family.clock import Clock, ClockSDE
+from sfumato.noise.linear_family.instances.bridges import Steered, agm, brownian_bridge, vp_bridge
+from sfumato.noise.linear_family.instances.flexible import flexible, flexible_spectrum
+from sfumato.noise.linear_family.instances.mean_reverting import ir_sde, ouve
+from sfumato.noise.linear_family.instances.multivariate import alda, malda, mdm, mdm_two_clocks
+from sfumato.noise.linear_family.instances.phase_space import blurred_cld, cld, psld
+from sfumato.noise.linear_family.instances.pixel_times import pixel_times
+from sfumato.noise.linear_family.instances.registry import LINEAR_SDES, linear_sde_from_dict
+from sfumato.noise.linear_family.instances.spectral import blurring, function_space, heat
+from sfumato.noise.linear_family.linear_law import Between, LinearLaw, Prior
+from sfumato.noise.linear_family.linear_sde import LinearSDE
+from sfumato.noise.linear_family.linear_views import LinearView, convert
+from sfumato.noise.linear_family.magnus import GridSDE
+from sfumato.noise.linear_family.marginal_table import TableSDE
+from sfumato.noise.linear_family.operator import Operator
+from sfumato.noise.linear_family.oracle import integrated_transition
+from sfumato.noise.linear_family.path_bound import path_bound
+from sfumato.noise.linear_family.pinned import Pinned
+from sfumato.noise.linear_family.scalar_sde import ScalarSDE, linear
 from sfumato.noise.process import Affine, Process, Time, as_time, over_events
-from sfumato.noise.scalar import ScalarProcess
-from sfumato.noise.scalar_sde import ScalarSDE, linear
-from sfumato.noise.table import BetaTable
-from sfumato.noise.variance_exploding import EDM, VarianceExploding
-from sfumato.noise.variance_preserving import Cosine, SubVariancePreserving, VariancePreserving
+from sfumato.noise.scalars.cosine_table import cosine_table
+from sfumato.noise.scalars.exponential_step import ExponentialStep, exponential_step
+from sfumato.noise.scalars.interpolating import FlowMatching, Trigonometric
+from sfumato.noise.scalars.momentum_decay import MomentumDecay, damped_decay
+from sfumato.noise.scalars.polar_table import PolarTable
+from sfumato.noise.scalars.scalar import ScalarProcess
+from sfumato.noise.scalars.table import BetaTable
+from sfumato.noise.scalars.variance_exploding import EDM, VarianceExploding
+from sfumato.noise.scalars.variance_preserving import Cosine, SubVariancePreserving, VariancePreserving
 
 __all__ = [
     "EDM",

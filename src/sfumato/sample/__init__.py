@@ -2,69 +2,69 @@
 
 from __future__ import annotations
 
-from sfumato.sample.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
-from sfumato.sample.adaptive_exponential import AdaptiveWalk, adaptive_dpm_solver
-from sfumato.sample.adaptive_ode import flow
-from sfumato.sample.adaptive_sde import Adaptive, AdaptiveSamples, adaptive_sde
-from sfumato.sample.adjoint import Gradient, adjoint, adjoint_from_end, program_gradient
-from sfumato.sample.aligned_schedule import aligned, published, tangent
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.bespoke import Warp, bespoke_program
-from sfumato.sample.bespoke_fit import BespokeSettings, fit_bespoke
-from sfumato.sample.blending import blend, random_blend
-from sfumato.sample.boundary_fit import SharedStart, agreement, fit_to_shape, refine_start, score_starts, select_start
-from sfumato.sample.brownian import BrownianPath
-from sfumato.sample.calibration import Calibrated, Starts, check_apart, subdivide, teach
-from sfumato.sample.chain import chain
-from sfumato.sample.cold import cold_sample
-from sfumato.sample.conjugate import Bend, Conjugate
-from sfumato.sample.consistency import Consistency, consistency, measured_order
-from sfumato.sample.cycle import Encoding, cycle_encode
-from sfumato.sample.denoising_mcmc import DenoisingMCMC, ExactLevels
-from sfumato.sample.distilled import distil
-from sfumato.sample.dynamic_schedule import cheapest_paths, dynamic_schedule, jump_costs, with_free_node
-from sfumato.sample.er_sde import ERSDE, NOISE_SCALES, NoiseScale
-from sfumato.sample.exponential import Exponential
-from sfumato.sample.fitted import fit_program
-from sfumato.sample.gaussian_error import Response, response
-from sfumato.sample.heun import Heun
-from sfumato.sample.improved_integration import improved_integration
-from sfumato.sample.langevin import Corrected, NormLangevin, PredictorCorrector
-from sfumato.sample.likelihood import Likelihood, divergence_of, log_likelihood
-from sfumato.sample.linear_program import LinearProgram, LinearRow, LinearSolver, run_linear
-from sfumato.sample.linear_response import output_law
-from sfumato.sample.linear_solvers import LinearAncestral, LinearDDIM, LinearEuler
-from sfumato.sample.linearisation import Linearisation
-from sfumato.sample.maximum_likelihood import MaximumLikelihood
-from sfumato.sample.momentum import Momentum
-from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
-from sfumato.sample.path_divergence import BeliefError, path_divergence
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.chain import chain
+from sfumato.sample.compilers.er_sde import ERSDE, NOISE_SCALES, NoiseScale
+from sfumato.sample.compilers.exponential import Exponential
+from sfumato.sample.compilers.heun import Heun
+from sfumato.sample.compilers.linearisation import Linearisation
+from sfumato.sample.compilers.maximum_likelihood import MaximumLikelihood
+from sfumato.sample.compilers.momentum import Momentum
+from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.compilers.runge_kutta import TABLEAUS, RungeKutta
+from sfumato.sample.compilers.sa_solver import Band, SASolver
+from sfumato.sample.compilers.singlestep import Fast, Singlestep
+from sfumato.sample.compilers.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
+from sfumato.sample.compilers.teleport import Teleported, teleport
+from sfumato.sample.continuous.adaptive_exponential import AdaptiveWalk, adaptive_dpm_solver
+from sfumato.sample.continuous.adaptive_ode import flow
+from sfumato.sample.continuous.adjoint import Gradient, adjoint, adjoint_from_end, program_gradient
+from sfumato.sample.continuous.likelihood import Likelihood, divergence_of, log_likelihood
+from sfumato.sample.fits.bespoke import Warp, bespoke_program
+from sfumato.sample.fits.bespoke_fit import BespokeSettings, fit_bespoke
+from sfumato.sample.fits.boundary_fit import SharedStart, agreement, fit_to_shape, refine_start, score_starts, select_start
+from sfumato.sample.fits.calibration import Calibrated, Starts, check_apart, subdivide, teach
+from sfumato.sample.fits.distilled import distil
+from sfumato.sample.fits.fitted import fit_program
+from sfumato.sample.fits.improved_integration import improved_integration
+from sfumato.sample.fits.reference import Trajectory, reference, reference_times
+from sfumato.sample.fits.row_fit import fit_rows
+from sfumato.sample.fits.statistics import Statistics, coordinates, measure_statistics
+from sfumato.sample.fits.statistics_solver import dpm_solver_v3, run_shifted
+from sfumato.sample.judges.consistency import Consistency, consistency, measured_order
+from sfumato.sample.judges.gaussian_error import Response, response
+from sfumato.sample.judges.path_divergence import BeliefError, path_divergence
+from sfumato.sample.judges.strong_error import strong_error
+from sfumato.sample.linear.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
+from sfumato.sample.linear.conjugate import Bend, Conjugate
+from sfumato.sample.linear.linear_program import LinearProgram, LinearRow, LinearSolver, run_linear
+from sfumato.sample.linear.linear_response import output_law
+from sfumato.sample.linear.linear_solvers import LinearAncestral, LinearDDIM, LinearEuler
+from sfumato.sample.linear.splitting import ScoreKick, Splitting, StochasticSplitting
 from sfumato.sample.presets import PRESETS
 from sfumato.sample.program import Program, Row
-from sfumato.sample.reference import Trajectory, reference, reference_times
-from sfumato.sample.renoising import Renoising
-from sfumato.sample.replacement import Replaced
-from sfumato.sample.restart import Churned, Interval, Restart
-from sfumato.sample.restoration import Restoration
-from sfumato.sample.reverse_chain import LearnedVariance, ReverseChain, sample_chain
-from sfumato.sample.reverse_sde import ImprovedEuler, ReverseSDE
-from sfumato.sample.row_fit import fit_rows
 from sfumato.sample.run import Denoise, Draws, Event, Plan, Walk, run
-from sfumato.sample.runge_kutta import TABLEAUS, RungeKutta
-from sfumato.sample.sa_solver import Band, SASolver
 from sfumato.sample.sampler import Sampler
-from sfumato.sample.scale_wise import BySize, ScaleWise
-from sfumato.sample.schedules import custom, karras, uniform_log_snr, uniform_time
-from sfumato.sample.singlestep import Fast, Singlestep
-from sfumato.sample.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
 from sfumato.sample.solver import Solver
-from sfumato.sample.splitting import ScoreKick, Splitting, StochasticSplitting
-from sfumato.sample.statistics import Statistics, coordinates, measure_statistics
-from sfumato.sample.statistics_solver import dpm_solver_v3, run_shifted
-from sfumato.sample.step import Step, Stream, TableStep, walk
-from sfumato.sample.strong_error import strong_error
-from sfumato.sample.teleport import Teleported, teleport
-from sfumato.sample.thresholding import Thresholded
+from sfumato.sample.steps.adaptive_sde import Adaptive, AdaptiveSamples, adaptive_sde
+from sfumato.sample.steps.blending import blend, random_blend
+from sfumato.sample.steps.brownian import BrownianPath
+from sfumato.sample.steps.cold import cold_sample
+from sfumato.sample.steps.cycle import Encoding, cycle_encode
+from sfumato.sample.steps.denoising_mcmc import DenoisingMCMC, ExactLevels
+from sfumato.sample.steps.langevin import Corrected, NormLangevin, PredictorCorrector
+from sfumato.sample.steps.renoising import Renoising
+from sfumato.sample.steps.replacement import Replaced
+from sfumato.sample.steps.restart import Churned, Interval, Restart
+from sfumato.sample.steps.restoration import Restoration
+from sfumato.sample.steps.reverse_chain import LearnedVariance, ReverseChain, sample_chain
+from sfumato.sample.steps.reverse_sde import ImprovedEuler, ReverseSDE
+from sfumato.sample.steps.scale_wise import BySize, ScaleWise
+from sfumato.sample.steps.step import Step, Stream, TableStep, walk
+from sfumato.sample.steps.thresholding import Thresholded
+from sfumato.sample.times.aligned_schedule import aligned, published, tangent
+from sfumato.sample.times.dynamic_schedule import cheapest_paths, dynamic_schedule, jump_costs, with_free_node
+from sfumato.sample.times.schedules import custom, karras, uniform_log_snr, uniform_time
 
 __all__ = [
     "ERSDE",

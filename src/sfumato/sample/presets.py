@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sfumato.sample.ancestral import Ancestral
-from sfumato.sample.er_sde import ERSDE
-from sfumato.sample.heun import Heun
-from sfumato.sample.momentum import Momentum
-from sfumato.sample.multistep import ddim, deis, dpm_solver, ipndm, unipc
-from sfumato.sample.runge_kutta import RungeKutta
-from sfumato.sample.sa_solver import few_steps, more_steps
-from sfumato.sample.singlestep import Fast, Singlestep
+from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.er_sde import ERSDE
+from sfumato.sample.compilers.heun import Heun
+from sfumato.sample.compilers.momentum import Momentum
+from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, ipndm, unipc
+from sfumato.sample.compilers.runge_kutta import RungeKutta
+from sfumato.sample.compilers.sa_solver import few_steps, more_steps
+from sfumato.sample.compilers.singlestep import Fast, Singlestep
 from sfumato.sample.solver import Solver
 
 PRESETS: Mapping[str, Solver] = MappingProxyType(

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from sfumato.errors import RecipeError
-from sfumato.exact.gaussian import Gaussian
+from sfumato.exact.laws.gaussian import Gaussian
 from sfumato.noise import ScalarProcess, process_from_dict
 
 Coefficients = Mapping[int, Tensor]

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.noise import LinearSDE
-from sfumato.sample.acceleration import AccelerationFlow
-from sfumato.sample.linear_program import run_linear
+from sfumato.sample.linear.acceleration import AccelerationFlow
+from sfumato.sample.linear.linear_program import run_linear
 from sfumato.sample.run import Denoise
-from sfumato.sample.schedules import custom
+from sfumato.sample.times.schedules import custom
 from sfumato.seeds import Noise
 
 

@@ -14,7 +14,7 @@ from sfumato.exact import Gaussian
 from sfumato.integrations.diffusers_peers import PEERS, Peer, run_peer, visited
 from sfumato.metrics import Estimate, endpoint_error, energy_distance
 from sfumato.sample import Denoise, Exponential, Linearisation, Program, Trajectory, run, uniform_log_snr
-from sfumato.sample.multistep import ddim, dpm_solver, unipc
+from sfumato.sample.compilers.multistep import ddim, dpm_solver, unipc
 from sfumato.tune.result import Candidate, Family
 
 

@@ -12,7 +12,7 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.metrics import Estimate, endpoint_error
 from sfumato.sample import Denoise, Program, Starts, Trajectory, check_apart, run
-from sfumato.sample.calibration import Keys
+from sfumato.sample.fits.calibration import Keys
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, MissingExtraError, RecipeError
 from sfumato.exact import Gaussian
-from sfumato.learn.files import write_bytes
-from sfumato.learn.law_file import read_law, write_law
+from sfumato.learn.training.files import write_bytes
+from sfumato.learn.training.law_file import read_law, write_law
 from sfumato.sample import Program, Sampler
 
 FORMAT = 1

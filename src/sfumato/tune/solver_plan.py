@@ -19,8 +19,8 @@ import torch
 from sfumato.errors import ArgumentError
 from sfumato.noise import ScalarProcess
 from sfumato.sample import Program
-from sfumato.sample.extrapolation import Extrapolation, Prediction, Rule
-from sfumato.sample.stepping import StepTable
+from sfumato.sample.compilers.extrapolation import Extrapolation, Prediction, Rule
+from sfumato.sample.compilers.stepping import StepTable
 
 Corrector = Literal["none", "reuse", "renew"]
 """No correction; with the answer at the predicted point, for nothing; or the same and one more evaluation at the corrected point."""

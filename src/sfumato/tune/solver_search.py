@@ -20,7 +20,7 @@ import numpy as np
 from sfumato.errors import ArgumentError
 from sfumato.noise import ScalarProcess
 from sfumato.sample import Program
-from sfumato.sample.extrapolation import Prediction, Rule
+from sfumato.sample.compilers.extrapolation import Prediction, Rule
 from sfumato.tune.plan_ranker import PlanRanker
 from sfumato.tune.score_journal import ScoreJournal
 from sfumato.tune.solver_plan import GAP, Corrector, Decision, Plan, known_plans, plan_features

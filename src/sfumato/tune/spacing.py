@@ -29,7 +29,7 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, Law
 from sfumato.noise import ScalarProcess
 from sfumato.sample import aligned, cheapest_paths, custom, jump_costs, reference, uniform_time
-from sfumato.sample.path_divergence import BeliefError, Objective
+from sfumato.sample.judges.path_divergence import BeliefError, Objective
 
 _HIGH, _RHO = 80.0, 7.0
 _SAMPLES, _PATHS, _PLACES, _LEAST = 256, 32, 60, 0.01

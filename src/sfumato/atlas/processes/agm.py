@@ -13,8 +13,8 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control
 from sfumato.exact import GaussianMixture, PushedDenoiser, SpectralCovariance
 from sfumato.metrics import energy_distance
 from sfumato.noise import FlowMatching, agm
-from sfumato.sample.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
-from sfumato.sample.linear_program import LinearSolver, run_linear
+from sfumato.sample.linear.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
+from sfumato.sample.linear.linear_program import LinearSolver, run_linear
 from sfumato.seeds import Noise, noise
 from sfumato.steer import follow_stroke
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from sfumato.atlas.row import Check, Row, at_least, at_most, control, holds
 from sfumato.data import digits
 from sfumato.denoise import ConvNet, Network
-from sfumato.denoise.dynamical_system import ContinuousUNet, DynamicBlock
-from sfumato.denoise.network import seeded
+from sfumato.denoise.networks.dynamical_system import ContinuousUNet, DynamicBlock
+from sfumato.denoise.networks.network import seeded
 from sfumato.denoise.operations import operations
 from sfumato.learn import FitSettings
-from sfumato.learn.descent import descend, normal, pick_rows
+from sfumato.learn.training.descent import descend, normal, pick_rows
 
 F64 = torch.float64
 

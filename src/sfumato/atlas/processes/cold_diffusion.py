@@ -12,8 +12,8 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, hol
 from sfumato.data import digits
 from sfumato.exact import fit_mixture
 from sfumato.learn import RidgeRestorer
-from sfumato.noise.degradation import Blend, Blur, Degradation
-from sfumato.sample.cold import Update, cold_sample, improved, naive
+from sfumato.noise.general.degradation import Blend, Blur, Degradation
+from sfumato.sample.steps.cold import Update, cold_sample, improved, naive
 from sfumato.seeds import noise
 
 F64 = torch.float64

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control
 from sfumato.learn import FitSettings, descend
-from sfumato.learn.encoded_forward import EncodedForward, levels
-from sfumato.learn.forward_flow import Field
+from sfumato.learn.forward.encoded_forward import EncodedForward, levels
+from sfumato.learn.forward.forward_flow import Field
 
 _LOW, _HIGH = -6.0, 6.0
 _FIGURES = {50: 76.42, 200: 76.475, 1000: 76.487, 5000: 76.4895}

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, control
-from sfumato.denoise.network import seeded
+from sfumato.denoise.networks.network import seeded
+from sfumato.denoise.networks.state_space import StateSpaceLayer, StateSpaceNet
 from sfumato.denoise.operations import operations
-from sfumato.denoise.state_space import StateSpaceLayer, StateSpaceNet
 from sfumato.learn import FitSettings
-from sfumato.learn.descent import descend
+from sfumato.learn.training.descent import descend
 from sfumato.metrics import fit_rate
 
 _LENGTH, _LENGTHS = 48, (256, 1024, 4096)

@@ -12,10 +12,10 @@ from torch import nn
 
 from sfumato.atlas.row import Check, Row, at_most, control
 from sfumato.denoise import ResidualMLP
-from sfumato.denoise.flow_operator import FlowOperator, TimeConvolution
+from sfumato.denoise.networks.flow_operator import FlowOperator, TimeConvolution
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.trajectory_regression import fit_operator
+from sfumato.learn.students.trajectory_regression import fit_operator
 from sfumato.metrics import energy_distance
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Trajectory, reference, reference_times

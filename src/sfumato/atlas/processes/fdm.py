@@ -15,10 +15,10 @@ from sfumato.atlas.solvers.worlds import g4
 from sfumato.data import digits
 from sfumato.denoise import MomentumPreconditioned, Preconditioned, ResidualMLP
 from sfumato.learn import BoundedWeight, DenoisingLoss, EDMWeight, FitSettings, descend, growing_bound
-from sfumato.learn.descent import pick_rows
+from sfumato.learn.training.descent import pick_rows
 from sfumato.noise import EDM, MomentumDecay, ScalarProcess, damped_decay
 from sfumato.sample import RungeKutta, run
-from sfumato.sample.runge_kutta import Over
+from sfumato.sample.compilers.runge_kutta import Over
 from sfumato.seeds import noise
 
 F64 = torch.float64

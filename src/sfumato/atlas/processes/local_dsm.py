@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, within
 from sfumato.exact import Line, LineDensity
-from sfumato.exact.reversible_line import ReversibleLine
+from sfumato.exact.diffusions.reversible_line import ReversibleLine
 from sfumato.learn import FitSettings, descend
-from sfumato.learn.local_matching import PathCache, local_loss, simulate_paths
-from sfumato.noise.nonlinear import NonlinearSDE
+from sfumato.learn.losses.local_matching import PathCache, local_loss, simulate_paths
+from sfumato.noise.general.nonlinear import NonlinearSDE
 
 _LINE, _END = Line(-8.0, 8.0, 801), 0.6
 _FIGURES = {0.6: (0.910, 0.867), 0.3: (0.090, 0.148), 0.1: (0.0052, 0.0113), 0.03: (3e-4, 7e-4)}

@@ -14,9 +14,9 @@ from sfumato.exact import Gaussian, PushedDenoiser, SpectralCovariance, prior_ga
 from sfumato.learn import FitSettings, LearnedMDM, descend, path_bound_loss
 from sfumato.metrics import gaussian_w2
 from sfumato.noise import Clock, ClockSDE, LinearSDE, alda, integrated_transition, malda, mdm
-from sfumato.sample.linear_program import LinearSolver, run_linear
-from sfumato.sample.linear_solvers import LinearDDIM, LinearEuler
-from sfumato.sample.schedules import uniform_time
+from sfumato.sample.linear.linear_program import LinearSolver, run_linear
+from sfumato.sample.linear.linear_solvers import LinearDDIM, LinearEuler
+from sfumato.sample.times.schedules import uniform_time
 from sfumato.seeds import noise
 
 F64 = torch.float64

@@ -15,8 +15,8 @@ from sfumato.denoise.amended import Amended
 from sfumato.denoiser import Denoiser
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.kernels import Kernel, gaussian, polynomial
-from sfumato.learn.mmd_tuning import generate, tune_by_mmd
+from sfumato.learn.students.kernels import Kernel, gaussian, polynomial
+from sfumato.learn.students.mmd_tuning import generate, tune_by_mmd
 from sfumato.metrics import energy_distance, mmd
 from sfumato.metrics.discrepancy import discrepancy
 from sfumato.noise import VariancePreserving

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control
 from sfumato.learn import FitSettings, descend
-from sfumato.learn.neural_flow_forward import flow_loss
-from sfumato.learn.neural_forward import NeuralForward
+from sfumato.learn.forward.neural_flow_forward import flow_loss
+from sfumato.learn.forward.neural_forward import NeuralForward
 from sfumato.noise import VariancePreserving
 
 _PROCESS = VariancePreserving()

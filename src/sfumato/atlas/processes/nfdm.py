@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sfumato.atlas.row import Check, Row, at_most, close, control
 from sfumato.atlas.solvers.worlds import PROCESS, denoiser, g4
 from sfumato.learn import FitSettings, descend
-from sfumato.learn.forward_flow import CouplingForward, ForwardFlow, NeuralAffine, ScalarForward
-from sfumato.learn.neural_flow_forward import KnotVolatility, conditional_path, flow_loss, generate_flow, generative_curvature
+from sfumato.learn.forward.forward_flow import CouplingForward, ForwardFlow, NeuralAffine, ScalarForward
+from sfumato.learn.forward.neural_flow_forward import KnotVolatility, conditional_path, flow_loss, generate_flow, generative_curvature
 from sfumato.metrics import energy_distance
 from sfumato.noise import FlowMatching
 from sfumato.seeds import noise

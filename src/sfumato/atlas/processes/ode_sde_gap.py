@@ -11,7 +11,7 @@ import numpy as np
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, control, holds
 from sfumato.explain import linear_gap
-from sfumato.explain.ode_sde_gap import OdeSdeGap
+from sfumato.explain.score.ode_sde_gap import OdeSdeGap
 from sfumato.learn import fit_linear_score
 
 ENDS = (0.02, 3.0)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, within
 from sfumato.data import Dataset, digits
 from sfumato.denoise import ResidualMLP, Wrapped
-from sfumato.denoise.quantised import QuantisedLayer, affine, quantise
+from sfumato.denoise.networks.quantised import QuantisedLayer, affine, quantise
 from sfumato.learn import FitSettings
-from sfumato.learn.descent import descend, normal, pick_rows
-from sfumato.learn.quantisation_inputs import Inputs, leaning_times, run_inputs
+from sfumato.learn.repairs.quantisation_inputs import Inputs, leaning_times, run_inputs
+from sfumato.learn.training.descent import descend, normal, pick_rows
 from sfumato.metrics import energy_distance
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Sampler, ddim, uniform_log_snr

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control
 from sfumato.denoise import ResidualMLP
-from sfumato.denoise.network import seeded
+from sfumato.denoise.networks.network import seeded
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.quantised_conditions import CodedVelocity, CodeHistogram, Codes, fit_coded
+from sfumato.learn.forward.quantised_conditions import CodedVelocity, CodeHistogram, Codes, fit_coded
 from sfumato.metrics import energy_distance
 from sfumato.noise import FlowMatching
 from sfumato.seeds import noise

@@ -13,11 +13,11 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control
 from sfumato.denoise import ResidualMLP
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.restoring_generator import RestoringGenerator, fit_restoring_generator
-from sfumato.learn.sample_priors import KernelPrior, SamplePrior
+from sfumato.learn.students.restoring_generator import RestoringGenerator, fit_restoring_generator
+from sfumato.learn.students.sample_priors import KernelPrior, SamplePrior
 from sfumato.metrics import mmd
 from sfumato.noise import Trigonometric
-from sfumato.noise.noisy_levels import NoisyLevels
+from sfumato.noise.general.noisy_levels import NoisyLevels
 
 F64 = torch.float64
 _LEVELS = NoisyLevels.diffusion((3, 0.5, 0, -0.5, -2))  # half of the card's log-SNRs

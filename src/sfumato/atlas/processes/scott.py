@@ -14,14 +14,14 @@ from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.denoise.amended import Amended
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn import FitSettings
-from sfumato.learn.consistency_distillation import LawLoss, Teacher, distil_consistency, fixed_point, one_step
-from sfumato.learn.kernels import gaussian, kernel_loss, polynomial
-from sfumato.learn.mmd_tuning import Drawn
+from sfumato.learn.students.consistency_distillation import LawLoss, Teacher, distil_consistency, fixed_point, one_step
+from sfumato.learn.students.kernels import gaussian, kernel_loss, polynomial
+from sfumato.learn.students.mmd_tuning import Drawn
 from sfumato.metrics import energy_distance
 from sfumato.noise import VariancePreserving
-from sfumato.noise.interpolating import Trigonometric
+from sfumato.noise.scalars.interpolating import Trigonometric
 from sfumato.sample import Ancestral, Sampler
-from sfumato.sample.renoising import Renoising
+from sfumato.sample.steps.renoising import Renoising
 
 CIRCLE, PROCESS = Trigonometric(), VariancePreserving()
 UNIT = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 1.0))

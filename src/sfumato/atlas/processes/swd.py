@@ -14,15 +14,15 @@ from sfumato.data.dataset import Batches
 from sfumato.denoise import ResidualMLP
 from sfumato.denoise.amended import Amended
 from sfumato.exact import Gaussian, SpectralCovariance, fit_mixture
-from sfumato.exact.basis import MatrixBasis
-from sfumato.explain.scale_criterion import scale_criterion
+from sfumato.exact.spectral.basis import MatrixBasis
+from sfumato.explain.sampling.scale_criterion import scale_criterion
 from sfumato.learn import FitSettings
-from sfumato.learn.consistency_distillation import LawLoss
-from sfumato.learn.distribution_matching import DistributionMatching, patches, token_loss
-from sfumato.learn.scale_wise import distil_scale_wise
+from sfumato.learn.students.consistency_distillation import LawLoss
+from sfumato.learn.students.distribution_matching import DistributionMatching, patches, token_loss
+from sfumato.learn.students.scale_wise import distil_scale_wise
 from sfumato.metrics import mmd
 from sfumato.noise import FlowMatching
-from sfumato.sample.scale_wise import BySize, ScaleWise, enlarge, reduce
+from sfumato.sample.steps.scale_wise import BySize, ScaleWise, enlarge, reduce
 
 PROCESS = FlowMatching()
 POINTS, COARSE, DRAWS = 64, 32, 20_000

@@ -15,8 +15,8 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, hol
 from sfumato.atlas.solvers.worlds import PROCESS, denoiser, g4, grid, l1, starts
 from sfumato.exact import GaussianMixture
 from sfumato.sample import Ancestral, Program, Trajectory, dpm_solver, run, unipc
-from sfumato.sample.adjoint import adjoint, adjoint_from_end, program_gradient
-from sfumato.sample.cycle import cycle_encode
+from sfumato.sample.continuous.adjoint import adjoint, adjoint_from_end, program_gradient
+from sfumato.sample.steps.cycle import cycle_encode
 from sfumato.seeds import noise
 
 F64 = torch.float64

@@ -14,8 +14,8 @@ from sfumato.atlas.solvers.worlds import g4
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM
 from sfumato.sample import Ancestral, ddim, karras, response, uniform_log_snr
-from sfumato.sample.aligned_schedule import aligned, tangent
-from sfumato.sample.path_divergence import BeliefError, path_divergence
+from sfumato.sample.judges.path_divergence import BeliefError, path_divergence
+from sfumato.sample.times.aligned_schedule import aligned, tangent
 
 _STD = 0.5
 F64 = torch.float64

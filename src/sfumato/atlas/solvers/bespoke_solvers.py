@@ -15,10 +15,10 @@ from sfumato.atlas.solvers import worlds
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.noise import FlowMatching, Trigonometric
 from sfumato.sample import Program, reference, run, uniform_time
-from sfumato.sample.bespoke import Warp, bespoke_program
-from sfumato.sample.bespoke_fit import BespokeSettings, Free, fit_bespoke
-from sfumato.sample.calibration import Calibrated, Starts
-from sfumato.sample.runge_kutta import RungeKutta
+from sfumato.sample.compilers.runge_kutta import RungeKutta
+from sfumato.sample.fits.bespoke import Warp, bespoke_program
+from sfumato.sample.fits.bespoke_fit import BespokeSettings, Free, fit_bespoke
+from sfumato.sample.fits.calibration import Calibrated, Starts
 
 PROCESS = FlowMatching()
 FITS = {2: (256, BespokeSettings(100)), 4: (1024, BespokeSettings(330, rate=5e-2))}

@@ -8,10 +8,10 @@ from sfumato.atlas.row import Check, Row, at_most, close, control
 from sfumato.atlas.solvers import worlds
 from sfumato.atlas.solvers.iia import END, PROCESS, START, denoise, error, grid, plain, starts
 from sfumato.sample import Heun, Singlestep, Solver, Trajectory, ddim, deis, dpm_solver, ipndm
-from sfumato.sample.calibration import Calibrated, Starts, subdivide, teach
-from sfumato.sample.distilled import Change, changes, distil
-from sfumato.sample.extrapolation import Prediction
-from sfumato.sample.row_fit import bend
+from sfumato.sample.compilers.extrapolation import Prediction
+from sfumato.sample.fits.calibration import Calibrated, Starts, subdivide, teach
+from sfumato.sample.fits.distilled import Change, changes, distil
+from sfumato.sample.fits.row_fit import bend
 
 STEPS = (4, 5, 7, 9, 13)
 

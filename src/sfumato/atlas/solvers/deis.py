@@ -12,7 +12,7 @@ from sfumato.atlas.row import Check, Row, at_most, close, control, holds, within
 from sfumato.atlas.solvers.worlds import FIRST, LAST, PROCESS, denoiser, ends, order, starts
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.sample import TABLEAUS, Linearisation, Program, RungeKutta, Solver, ddim, deis, ipndm, response, run, uniform_time
-from sfumato.sample.stepping import Scale, StepTable
+from sfumato.sample.compilers.stepping import Scale, StepTable
 
 _DEGENERATE = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 1e-4))
 

@@ -14,8 +14,8 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, control
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.metrics import energy_distance
 from sfumato.noise import EDM
-from sfumato.sample.denoising_mcmc import DenoisingMCMC, ExactLevels, descend, log_levels
-from sfumato.sample.step import Stream
+from sfumato.sample.steps.denoising_mcmc import DenoisingMCMC, ExactLevels, descend, log_levels
+from sfumato.sample.steps.step import Stream
 from sfumato.seeds import noise
 
 DIM, VARIANCE = 32, 0.15

@@ -11,7 +11,7 @@ from sfumato.atlas.row import Check, Row, at_most, close, control, holds, within
 from sfumato.atlas.solvers.worlds import PROCESS, denoiser, ends, error, grid, order, starts
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.sample import Exponential, Linearisation, RungeKutta, Singlestep, Solver, ddim, dpm_solver, response, uniform_time, unipc
-from sfumato.sample.adaptive_exponential import adaptive_dpm_solver
+from sfumato.sample.continuous.adaptive_exponential import adaptive_dpm_solver
 
 
 def orders() -> Iterable[Check]:

@@ -12,8 +12,8 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, control, within
 from sfumato.atlas.solvers import worlds
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.sample import Exponential, Linearisation, ddim, dpm_solver, run, unipc
-from sfumato.sample.statistics import Statistics, coordinates, measure_statistics
-from sfumato.sample.statistics_solver import Pseudo, dpm_solver_v3, run_shifted
+from sfumato.sample.fits.statistics import Statistics, coordinates, measure_statistics
+from sfumato.sample.fits.statistics_solver import Pseudo, dpm_solver_v3, run_shifted
 
 NODES = 61
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, within
 from sfumato.atlas.solvers.worlds import PROCESS, error, grid, order, weak_error, weak_order
 from sfumato.sample import ERSDE, NOISE_SCALES, Ancestral, ddim
-from sfumato.sample.multistep import dpm_solver
+from sfumato.sample.compilers.multistep import dpm_solver
 
 _FLOW, _SDE = NOISE_SCALES["flow"], NOISE_SCALES["reverse"]
 

@@ -17,8 +17,8 @@ from sfumato.metrics import Estimate, energy_distance
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import MaximumLikelihood, Program, Solver, run, uniform_time
 from sfumato.sample import Row as Entry
-from sfumato.sample.maximum_likelihood import gaussian_spread, path_log_likelihood, published_parameters
-from sfumato.sample.reverse_sde import ReverseSDE
+from sfumato.sample.compilers.maximum_likelihood import gaussian_spread, path_log_likelihood, published_parameters
+from sfumato.sample.steps.reverse_sde import ReverseSDE
 from sfumato.seeds import noise
 
 _SAMPLES = 6000

@@ -13,7 +13,7 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, wit
 from sfumato.data import digits
 from sfumato.exact import Empirical, Gaussian, SpectralCovariance
 from sfumato.explain import slerp
-from sfumato.explain.geometry import TrajectoryGeometry, blended, density_ascent, trajectory_geometry, wandering
+from sfumato.explain.sampling.geometry import TrajectoryGeometry, blended, density_ascent, trajectory_geometry, wandering
 from sfumato.noise import EDM
 from sfumato.sample import Trajectory, ddim, karras, reference, run
 from sfumato.seeds import noise

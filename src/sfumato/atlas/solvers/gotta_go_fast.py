@@ -12,9 +12,9 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, control, within
 from sfumato.atlas.solvers.worlds import PROCESS, grid, l1
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.sample import Solver, response, run, uniform_time
-from sfumato.sample.adaptive_sde import Adaptive, AdaptiveSamples, adaptive_sde
-from sfumato.sample.reverse_sde import ImprovedEuler, ReverseSDE
-from sfumato.sample.step import Stream
+from sfumato.sample.steps.adaptive_sde import Adaptive, AdaptiveSamples, adaptive_sde
+from sfumato.sample.steps.reverse_sde import ImprovedEuler, ReverseSDE
+from sfumato.sample.steps.step import Stream
 from sfumato.seeds import noise
 
 VARIANCE = 0.25

@@ -13,12 +13,12 @@ from sfumato.atlas.solvers.worlds import g4
 from sfumato.data import digits
 from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.exact import GaussianMixture, SpectralCovariance
-from sfumato.exact.blend import Blend, Sides
+from sfumato.exact.laws.blend import Blend, Sides
 from sfumato.learn import DenoisingLoss, FitSettings, Uniform, UniformTime, fit
 from sfumato.metrics import energy_distance, fit_rate
 from sfumato.noise import FlowMatching
 from sfumato.sample import ddim, run
-from sfumato.sample.blending import blend, random_blend
+from sfumato.sample.steps.blending import blend, random_blend
 from sfumato.seeds import Noise, noise
 
 

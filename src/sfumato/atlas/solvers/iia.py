@@ -12,9 +12,9 @@ from sfumato.atlas.row import Check, Row, at_most, control
 from sfumato.atlas.solvers import worlds
 from sfumato.noise import EDM
 from sfumato.sample import Heun, Solver, ddim, dpm_solver, run
-from sfumato.sample.calibration import Calibrated, Starts, subdivide
-from sfumato.sample.improved_integration import Basis, corrections, improved_integration
-from sfumato.sample.row_fit import bend
+from sfumato.sample.fits.calibration import Calibrated, Starts, subdivide
+from sfumato.sample.fits.improved_integration import Basis, corrections, improved_integration
+from sfumato.sample.fits.row_fit import bend
 
 PROCESS = EDM(80.0)
 START, END = 40 / 80, 0.02 / 80

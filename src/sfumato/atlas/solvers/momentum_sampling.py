@@ -11,7 +11,7 @@ from torch import Tensor
 from sfumato.atlas.row import Check, Row, at_most, close, control, holds
 from sfumato.atlas.solvers.worlds import FIRST, LAST, PROCESS, denoiser, g4, grid, order, starts
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
-from sfumato.explain.stability import real_boundary
+from sfumato.explain.sampling.stability import real_boundary
 from sfumato.sample import Momentum, RungeKutta, Solver, ddim, ipndm, run, uniform_time
 from sfumato.seeds import noise
 

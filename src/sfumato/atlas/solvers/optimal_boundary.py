@@ -13,8 +13,8 @@ from sfumato.data import digits
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.noise import VariancePreserving
 from sfumato.sample import dpm_solver, run, uniform_log_snr
-from sfumato.sample.boundary_fit import Reconstruct, agreement, score_starts, select_start
-from sfumato.sample.calibration import Keys, Starts
+from sfumato.sample.fits.boundary_fit import Reconstruct, agreement, score_starts, select_start
+from sfumato.sample.fits.calibration import Keys, Starts
 from sfumato.seeds import noise
 
 PROCESS = VariancePreserving()

@@ -14,8 +14,8 @@ from sfumato.denoiser import Denoiser
 from sfumato.metrics import energy_distance
 from sfumato.noise import EDM, Time, over_events
 from sfumato.sample import Heun, karras
-from sfumato.sample.restart import Churned, Interval, Restart, contraction
-from sfumato.sample.step import Stream, TableStep, walk
+from sfumato.sample.steps.restart import Churned, Interval, Restart, contraction
+from sfumato.sample.steps.step import Stream, TableStep, walk
 from sfumato.seeds import noise
 
 PROCESS = EDM()

@@ -16,7 +16,7 @@ from sfumato.exact import Line, LineDensity, fokker_planck
 from sfumato.noise import VariancePreserving
 from sfumato.sample import Program, Restoration, ddim, response
 from sfumato.sample import Row as Entry
-from sfumato.sample.restoration import restoration_step
+from sfumato.sample.steps.restoration import restoration_step
 
 _OU = VariancePreserving(4.0, 4.0)
 """Its clock is twice our time: from 2 to 0.2 below."""

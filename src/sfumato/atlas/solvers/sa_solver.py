@@ -10,7 +10,7 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, wit
 from sfumato.atlas.solvers.worlds import PROCESS, grid, l1, order, start_variance, weak_error, weak_order
 from sfumato.sample import Ancestral, Program, SASolver, Solver, ddim, strong_error
 from sfumato.sample import Row as Line
-from sfumato.sample.sa_solver import Band
+from sfumato.sample.compilers.sa_solver import Band
 
 _ODE, _SDE = Band(0.0), Band(1.0)
 _FINE = 320

@@ -15,12 +15,12 @@ from sfumato.exact import Gaussian
 from sfumato.metrics import energy_distance
 from sfumato.noise import ScalarProcess, SubVariancePreserving, Time, VarianceExploding, VariancePreserving
 from sfumato.sample import Ancestral, run, uniform_log_snr, uniform_time
-from sfumato.sample.adaptive_ode import flow
-from sfumato.sample.langevin import Corrected, NormLangevin
-from sfumato.sample.likelihood import log_likelihood
-from sfumato.sample.replacement import Replaced
-from sfumato.sample.reverse_sde import ReverseSDE
-from sfumato.sample.step import State, Step, Stream, TableStep, walk
+from sfumato.sample.continuous.adaptive_ode import flow
+from sfumato.sample.continuous.likelihood import log_likelihood
+from sfumato.sample.steps.langevin import Corrected, NormLangevin
+from sfumato.sample.steps.replacement import Replaced
+from sfumato.sample.steps.reverse_sde import ReverseSDE
+from sfumato.sample.steps.step import State, Step, Stream, TableStep, walk
 from sfumato.seeds import noise
 from sfumato.steer.classifier_guidance import ClassifierGuided
 

@@ -13,10 +13,10 @@ from sfumato.atlas.solvers.geometric_perspective import points, walk
 from sfumato.atlas.solvers.worlds import g4
 from sfumato.denoiser import Denoiser
 from sfumato.exact import Empirical, GaussianMixture, SpectralCovariance
-from sfumato.explain.geometry import trajectory_geometry, wandering
+from sfumato.explain.sampling.geometry import trajectory_geometry, wandering
 from sfumato.noise import EDM
 from sfumato.sample import Exponential, Linearisation, Solver, Trajectory, ddim, deis, ipndm, karras, reference, run, uniform_log_snr
-from sfumato.sample.dynamic_schedule import cheapest_paths, jump_costs, with_free_node
+from sfumato.sample.times.dynamic_schedule import cheapest_paths, jump_costs, with_free_node
 
 PROCESS = EDM(40.0)
 LOW = 0.02

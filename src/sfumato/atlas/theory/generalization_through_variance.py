@@ -12,15 +12,15 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, hol
 from sfumato.data import digits
 from sfumato.denoiser import Denoiser
 from sfumato.exact import Empirical, fit_gaussian
+from sfumato.exact.diffusions.fokker_planck import Line
 from sfumato.exact.draws import posterior_sample
-from sfumato.exact.fokker_planck import Line
-from sfumato.exact.proxy import proxy_covariance
-from sfumato.explain.variance import EffectiveSDE, ensemble, naive
-from sfumato.learn.features import Features, Fourier, GaussianBumps, RandomFourier
-from sfumato.learn.kernel_denoiser import KernelFit, SpaceTimeKernel
-from sfumato.learn.linear_denoiser import fit_linear, sandwich
-from sfumato.learn.triples import Regression, Target
-from sfumato.learn.weights import MinSNRWeight
+from sfumato.exact.learning.proxy import proxy_covariance
+from sfumato.explain.generalising.variance import EffectiveSDE, ensemble, naive
+from sfumato.learn.closed.features import Features, Fourier, GaussianBumps, RandomFourier
+from sfumato.learn.closed.kernel_denoiser import KernelFit, SpaceTimeKernel
+from sfumato.learn.closed.linear_denoiser import fit_linear, sandwich
+from sfumato.learn.closed.triples import Regression, Target
+from sfumato.learn.losses.weights import MinSNRWeight
 from sfumato.noise import FlowMatching, VariancePreserving
 from sfumato.sample import uniform_time
 

@@ -11,7 +11,7 @@ from sfumato.atlas.networks import digits_network, sigma_data
 from sfumato.atlas.row import Check, Row, at_least, at_most, control, within
 from sfumato.data import digits, patches
 from sfumato.denoise import GaussianScalings, Preconditioned, ResidualMLP
-from sfumato.denoise.eigen_coordinates import EigenCoordinates
+from sfumato.denoise.networks.eigen_coordinates import EigenCoordinates
 from sfumato.denoiser import Denoiser
 from sfumato.exact import Empirical, Gaussian, GaussianMixture, SpectralCovariance, far_field, fit_gaussian
 from sfumato.explain import linear_loss, linear_probe

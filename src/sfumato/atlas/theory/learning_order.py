@@ -15,13 +15,13 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, control, holds, wit
 from sfumato.data import Dataset, digits
 from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.exact import Gaussian
-from sfumato.exact.learning_times import learning_times
-from sfumato.exact.linear_learning import LinearLearner, OneLayer, TwoLayer
-from sfumato.explain.learning import LearningProbe, learning_of
-from sfumato.explain.learning_comparison import compare_learning
-from sfumato.explain.learning_curve import LearningCurve
-from sfumato.explain.learning_twins import gaussian_twin, whitened_twin
-from sfumato.explain.mode_variance import ModeLearning, mode_learning, mode_variances, rank_correlation
+from sfumato.exact.learning.learning_times import learning_times
+from sfumato.exact.learning.linear_learning import LinearLearner, OneLayer, TwoLayer
+from sfumato.explain.learning.learning import LearningProbe, learning_of
+from sfumato.explain.learning.learning_comparison import compare_learning
+from sfumato.explain.learning.learning_curve import LearningCurve
+from sfumato.explain.learning.learning_twins import gaussian_twin, whitened_twin
+from sfumato.explain.learning.mode_variance import ModeLearning, mode_learning, mode_variances, rank_correlation
 from sfumato.explain.worlds import Worlds, fit_worlds
 from sfumato.learn import DenoisingLoss, EDMWeight, FitSettings, LogNormalRatio, Recorder, fit, log_steps
 from sfumato.metrics import fit_rate

@@ -14,11 +14,12 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, hol
 from sfumato.data import patches
 from sfumato.denoise import Preconditioned, ResidualMLP
 from sfumato.exact import DriftDiffusion, Ring, noise_bridge
-from sfumato.explain import Dynamics, MostLikelyPath, example_dynamics, most_likely_path, noisy_states, reverse_times
-from sfumato.explain.generators import rotation
-from sfumato.explain.lagrangian import Action, energy
-from sfumato.explain.paths import spread
-from sfumato.explain.symmetry import asymmetry, charge_drift
+from sfumato.explain import Dynamics, MostLikelyPath, most_likely_path, noisy_states, reverse_times
+from sfumato.explain.noether import example_dynamics
+from sfumato.explain.noether.generators import rotation
+from sfumato.explain.noether.lagrangian import Action, energy
+from sfumato.explain.noether.paths import spread
+from sfumato.explain.noether.symmetry import asymmetry, charge_drift
 from sfumato.learn import DenoisingLoss, EDMWeight, FitSettings, LogNormalRatio, fit
 from sfumato.noise import EDM
 

@@ -24,7 +24,7 @@ from sfumato.explain import (
     trajectory_report,
     variation_sheet,
 )
-from sfumato.explain.response import finishing
+from sfumato.explain.sampling.response import finishing
 from sfumato.noise import EDM, VariancePreserving
 from sfumato.sample import Trajectory, reference, reference_times
 from sfumato.seeds import noise

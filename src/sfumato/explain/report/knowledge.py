@@ -6,17 +6,17 @@ import math
 from dataclasses import replace
 
 from sfumato.denoise import Network, Preconditioned
-from sfumato.explain.learning import LearningProbe, learning_report
-from sfumato.explain.learning_twins import gaussian_twin, untrained_twin
-from sfumato.explain.linear_probe import linear_probe
-from sfumato.explain.memorization import memorization
-from sfumato.explain.proxy_map import proxy_map
-from sfumato.explain.reference_tables import RATIOS, REFERENCES
+from sfumato.explain.generalising.memorization import memorization
+from sfumato.explain.generalising.proxy_map import proxy_map
+from sfumato.explain.generalising.reference_tables import RATIOS, REFERENCES
+from sfumato.explain.generalising.section import Section
+from sfumato.explain.learning.learning import LearningProbe, learning_report
+from sfumato.explain.learning.learning_twins import gaussian_twin, untrained_twin
 from sfumato.explain.report.panel import Panel
 from sfumato.explain.report.subject import Subject
-from sfumato.explain.score_probe import NEARLY, score_probe
-from sfumato.explain.section import Section
-from sfumato.explain.teleport import teleport_forecast
+from sfumato.explain.sampling.teleport import teleport_forecast
+from sfumato.explain.score.linear_probe import linear_probe
+from sfumato.explain.score.score_probe import NEARLY, score_probe
 from sfumato.learn import default_loss, default_settings
 
 _PROBES = 256

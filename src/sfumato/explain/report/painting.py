@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.explain.emergence import emergence
-from sfumato.explain.landscape import mode_tree
-from sfumato.explain.manifold import manifold_dimension
+from sfumato.explain.generalising.manifold import manifold_dimension
 from sfumato.explain.report.panel import Panel
 from sfumato.explain.report.subject import STEPS, Subject
-from sfumato.explain.response import perturbation_response
-from sfumato.explain.trajectory import trajectory_report
-from sfumato.explain.variation_sheet import variation_sheet
+from sfumato.explain.sampling.emergence import emergence
+from sfumato.explain.sampling.response import perturbation_response
+from sfumato.explain.sampling.trajectory import trajectory_report
+from sfumato.explain.sampling.variation_sheet import variation_sheet
+from sfumato.explain.score.landscape import mode_tree
 
 _CLIMBS = 64
 _KICKED = 96
@@ -127,8 +127,8 @@ def manifold(subject: Subject) -> Panel:
 
 def symmetry(subject: Subject) -> Panel:
     """Which symmetries the model's field has."""
-    from sfumato.explain.dynamics import Dynamics
-    from sfumato.explain.symmetry import noisy_states, symmetry_report
+    from sfumato.explain.noether.dynamics import Dynamics
+    from sfumato.explain.noether.symmetry import noisy_states, symmetry_report
 
     levels = subject.levels(0.2, 5.0)
     if not levels:

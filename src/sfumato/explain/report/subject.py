@@ -82,7 +82,7 @@ class Subject:
 
     def label(self, x: Tensor) -> Tensor:
         """What a sample shows: the label of the nearest training event."""
-        from sfumato.explain.memorization import nearest
+        from sfumato.explain.generalising.memorization import nearest
 
         labels = self.data.train_labels
         if labels is None:

@@ -1,0 +1,1 @@
+"""Networks made denoisers: what they see and say is scaled."""

@@ -1,0 +1,1 @@
+"""Diffusions whose densities and paths are known."""

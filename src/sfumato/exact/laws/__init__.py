@@ -1,0 +1,1 @@
+"""Laws of clean data: Gaussian, mixtures of them, training sets, and their relatives."""

@@ -1,0 +1,1 @@
+"""Covariances and flows that are diagonal in a basis."""

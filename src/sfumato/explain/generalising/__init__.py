@@ -1,0 +1,1 @@
+"""Memorised or new: where the variance of training goes, and the shape of what was learned."""

@@ -1,0 +1,1 @@
+"""Noisy dynamical systems: most likely paths, symmetries, and what is conserved."""

@@ -1,0 +1,1 @@
+"""Denoisers fitted in closed form: linear in features, or in a kernel."""

@@ -1,0 +1,1 @@
+"""Noisings that are learned together with the denoiser."""

@@ -1,0 +1,1 @@
+"""The training run: its loop, its state, its files, and what watches it."""

@@ -1,0 +1,114 @@
+"""A trained model as a folder of two files: `config.json`, which says what it is, and `model.safetensors`, its weights.
+
+The weights file carries the configuration as well, under its checksum; `config.json` is the copy to read, and has to agree. Nothing is
+ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfumato.denoise import GaussianScalings, Isotropic, Network, Preconditioned, Scalings, network_from_config
+from sfumato.denoise.scaled.gaussian_scalings import gaussian_from_config
+from sfumato.errors import ArgumentError, CheckpointError
+from sfumato.learn.training.files import read_json, read_tensors, write_bytes, write_tensors
+from sfumato.noise import process_from_dict
+
+VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def model_config(denoiser: Preconditioned, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Plain data that says what a denoiser is, all but its tensors.
+
+    Raises:
+        ArgumentError: a network that cannot be written down (not a `Network`), or `about` that is no plain data.
+    """
+    if not isinstance(denoiser.network, Network):
+        raise ArgumentError("denoiser.network", type(denoiser.network).__name__, "a sfumato.denoise.Network, which can be written down")
+    config = {
+        "format": "sfumato-model",
+        "version": VERSION,
+        "process": denoiser.process.to_dict(),
+        "network": denoiser.network.to_config(),
+        "scalings": denoiser.scalings.to_config(),
+        "about": dict(about or {}),
+    }
+    try:
+        return json.loads(json.dumps(config, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("about", type(about).__name__, "plain data (text, numbers, lists)", str(error)) from error
+
+
+def save_model(denoiser: Preconditioned, folder: str | Path, about: Mapping[str, Any] | None = None) -> None:
+    """Write a denoiser to a folder, each file atomically.
+
+    Arguments:
+        denoiser: what is saved, with the weights it has.
+        folder: made if need be; a model in it is replaced.
+        about: plain data to keep with it, such as the name of its data.
+
+    Raises:
+        ArgumentError: see `model_config`.
+        OutputError: the folder cannot be written.
+    """
+    config = model_config(denoiser, about)
+    tensors = {f"network.{name}": value for name, value in denoiser.network.state_dict().items()}
+    tensors |= {f"scalings.{name}": value for name, value in denoiser.scalings.tensors().items()}
+    write_tensors(Path(folder) / WEIGHTS, tensors, config)
+    write_bytes(Path(folder) / CONFIG, (json.dumps(config, indent=1, sort_keys=True) + "\n").encode())
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Preconditioned:
+    """The denoiser that `save_model` wrote, bit for bit, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, altered or of another format; the two files are not of one model.
+    """
+    config, tensors = _read(Path(folder))
+    try:
+        process, network = process_from_dict(config["process"]), network_from_config(config["network"])
+        scalings = _scalings(config["scalings"], _under("scalings.", tensors))
+        network.load_state_dict(_under("network.", tensors))
+    except (ArgumentError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError("model", str(folder), "a model of this version of sfumato", str(error)) from error
+    return Preconditioned(network, process, scalings).to(device).eval()
+
+
+def about_model(folder: str | Path) -> dict[str, Any]:
+    """What `save_model` was told `about` the model in the folder.
+
+    Raises:
+        CheckpointError: as `load_model`.
+    """
+    return _read(Path(folder))[0]["about"]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    config = read_json(folder / CONFIG)
+    if config.get("format") != "sfumato-model" or config.get("version") != VERSION:
+        given = f"format {config.get('format')!r}, version {config.get('version')!r}"
+        raise CheckpointError(CONFIG, given, f"format 'sfumato-model', version {VERSION}")
+    tensors, record = read_tensors(folder / WEIGHTS)
+    if record != config:
+        hint = "They are of two models, or one was altered."
+        raise CheckpointError("model", str(folder), f"a {CONFIG} and a {WEIGHTS} that agree", hint)
+    return config, tensors
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _scalings(config: dict[str, Any], tensors: dict[str, Tensor]) -> Scalings:
+    if config["kind"] == Isotropic.kind:
+        return Isotropic(config["sigma_data"], config["mean"])
+    if config["kind"] == GaussianScalings.kind:
+        return gaussian_from_config(config, tensors)
+    raise ArgumentError("scalings.kind", repr(config["kind"]), f"{Isotropic.kind} or {GaussianScalings.kind}")

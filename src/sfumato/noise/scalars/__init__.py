@@ -1,0 +1,1 @@
+"""Scalar Gaussian processes: the members, and how they are written."""

@@ -1,0 +1,1 @@
+"""Tables fitted to a denoiser, and what they are fitted to."""

@@ -1,0 +1,1 @@
+"""Samplers under any linear SDE: tables with operators for coefficients."""

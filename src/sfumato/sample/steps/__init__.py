@@ -1,0 +1,1 @@
+"""What is no table, or wraps either: adaptive steps, Markov chains, restorers."""
