@@ -18,7 +18,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch import Tensor
 from sfumato.errors import RecipeError
 from sfumato.exact.laws.gaussian import Gaussian
 from sfumato.noise import ScalarProcess, process_from_dict
+from sfumato.sample.table import Table
 
 Coefficients = Mapping[int, Tensor]
 """Node (or draw) number to coefficient `(modes,)`, float64."""
@@ -48,7 +48,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Program:
+class Program(Table):
     """A sampler's table, checked when it is made.
 
     Arguments:
@@ -69,11 +69,7 @@ class Program:
     space: Gaussian | None = None
 
     def __post_init__(self) -> None:
-        times = self.times
-        if len(times) < 2 or len(times) != len(self.rows):
-            raise RecipeError("times, rows", (len(times), len(self.rows)), "the same number of nodes and rows, at least 2")
-        if not all(0 <= t <= 1 for t in times) or any(s > t for t, s in pairwise(times)):
-            raise RecipeError("times", list(times), "times in [0, 1] that never rise")
+        self.check_times()
         if any(len(part) for _, part in self.rows[0].parts()):
             raise RecipeError("rows[0]", "coefficients", "an empty row", "X_0 is where sampling starts.")
         for i, row in enumerate(self.rows[1:], start=1):
@@ -88,21 +84,6 @@ class Program:
     def modes(self) -> int:
         """Entries of a coefficient: 1, or those of the law's spectrum."""
         return _modes(self.space)
-
-    @cached_property
-    def evaluated(self) -> tuple[int, ...]:
-        """The nodes at which the denoiser is asked."""
-        return tuple(sorted({j for row in self.rows for j in row.data}))
-
-    @property
-    def evaluations(self) -> int:
-        """How often the denoiser is asked."""
-        return len(self.evaluated)
-
-    @cached_property
-    def draws(self) -> tuple[int, ...]:
-        """The noise draws in use; none for a deterministic program. Draw 0 belongs to the start."""
-        return tuple(sorted({j for row in self.rows for j in row.noise}))
 
     @cached_property
     def levels(self) -> tuple[Tensor, Tensor]:

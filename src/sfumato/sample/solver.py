@@ -18,9 +18,9 @@ class Solver(ABC):
         """What its programs are called."""
 
     @property
-    @abstractmethod
     def order(self) -> int:
-        """The order of convergence it claims, for smooth beliefs and fine times."""
+        """The order of convergence it claims, for smooth beliefs and fine times: 1 unless a solver says more."""
+        return 1
 
     @property
     def deterministic(self) -> bool:

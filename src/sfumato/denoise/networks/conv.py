@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from sfumato.denoise.networks.network import Network, NoiseFeatures, seeded, zeroed
+from sfumato.denoise.networks.network import ConditionedNetwork, seeded, zeroed
 from sfumato.errors import ArgumentError
 
 _GROUP = 8
@@ -29,7 +29,7 @@ class _Block(nn.Module):
         return self.skip(h) + self.conv2(silu(inner))
 
 
-class ConvNet(Network):
+class ConvNet(ConditionedNetwork):
     """A U-shaped residual network: `depth` halvings of the resolution, a block on the way down and one on the way up at each, widths
     `width, 2 width, 2 width, ...`, skip connections by concatenation, noise level and class by FiLM.
 
@@ -57,9 +57,7 @@ class ConvNet(Network):
         widths = [width] + [2 * width] * depth
         embedding = 4 * width
         with seeded(seed):
-            self.features = NoiseFeatures()
-            self.embed = nn.Linear(self.features.size, embedding)
-            self.table = None if classes is None else nn.Embedding(classes + 1, embedding)
+            self.build_conditioning(embedding)
             self.mix = nn.Linear(embedding, embedding)
             self.first = nn.Conv2d(shape[0], width, 3, padding=1)
             self.down = nn.ModuleList(_Block(widths[max(i - 1, 0)], widths[i], embedding) for i in range(depth + 1))
@@ -71,10 +69,7 @@ class ConvNet(Network):
     def forward(
         self, x: Float[Tensor, "batch *event"], c_noise: Float[Tensor, "batch"], condition: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch *event"]:
-        e = silu(self.embed(self.features(c_noise)))
-        rows = self.labels(condition, x.shape[0], x.device)
-        if self.table is not None:
-            e = e + self.table(rows)
+        e = self.conditioning(c_noise, condition)
         e = silu(self.mix(e))
         h = self.first(x)
         kept = []

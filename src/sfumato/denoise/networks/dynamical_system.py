@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from sfumato.denoise.networks.network import Network, NoiseFeatures, seeded, zeroed
+from sfumato.denoise.networks.network import ConditionedNetwork, seeded, zeroed
 from sfumato.errors import ArgumentError
 
 Method = Literal["euler", "midpoint", "rk4"]
@@ -116,7 +116,7 @@ class DynamicBlock(nn.Module):
         return out
 
 
-class ContinuousUNet(Network):
+class ContinuousUNet(ConditionedNetwork):
     """One dynamic block a level on the way down and up, strided convolutions between, skips mixed in by 1x1 convolutions.
 
     Arguments:
@@ -159,9 +159,7 @@ class ContinuousUNet(Network):
             return DynamicBlock(width, width, steps, method, span, adjoint=adjoint)
 
         with seeded(seed):
-            self.features = NoiseFeatures()
-            self.embed = nn.Linear(self.features.size, width)
-            self.table = None if classes is None else nn.Embedding(classes + 1, width)
+            self.build_conditioning(width)
             self.first = nn.Conv2d(shape[0], width, 3, padding=1)
             self.down = nn.ModuleList(block() for _ in range(depth))
             self.shrink = nn.ModuleList(nn.Conv2d(width, width, 3, stride=2, padding=1) for _ in range(depth))
@@ -176,10 +174,7 @@ class ContinuousUNet(Network):
     def forward(
         self, x: Float[Tensor, "batch *event"], c_noise: Float[Tensor, "batch"], condition: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch *event"]:
-        e = silu(self.embed(self.features(c_noise)))
-        rows = self.labels(condition, x.shape[0], x.device)
-        if self.table is not None:
-            e = e + self.table(rows)
+        e = self.conditioning(c_noise, condition)
         h, kept = self.first(x), []
         for block, shrink in zip(self.down, self.shrink, strict=True):
             kept.append(block(h, e))

@@ -6,11 +6,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from sfumato.denoise.networks.network import Network, NoiseFeatures, seeded, zeroed
+from sfumato.denoise.networks.network import ConditionedNetwork, seeded, zeroed
 from sfumato.errors import ArgumentError
 
 
-class ResidualMLP(Network):
+class ResidualMLP(ConditionedNetwork):
     r"""`h <- h + silu(W_i h + V_i e)`, `depth` times, between two linear maps, the second of which starts at zero.
 
     `e` is a `silu` layer of the noise features, plus the class's vector.
@@ -31,9 +31,7 @@ class ResidualMLP(Network):
             raise ArgumentError("width, depth", (width, depth), "at least 1 each")
         self.width, self.depth = width, depth
         with seeded(seed):
-            self.features = NoiseFeatures()
-            self.embed = nn.Linear(self.features.size, width)
-            self.table = None if classes is None else nn.Embedding(classes + 1, width)
+            self.build_conditioning(width)
             self.first = nn.Linear(self.event_size, width)
             # all V_i in one product
             self.shifts = nn.Linear(width, depth * width, bias=False)
@@ -43,10 +41,7 @@ class ResidualMLP(Network):
     def forward(
         self, x: Float[Tensor, "batch *event"], c_noise: Float[Tensor, "batch"], condition: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch *event"]:
-        e = silu(self.embed(self.features(c_noise)))
-        rows = self.labels(condition, x.shape[0], x.device)
-        if self.table is not None:
-            e = e + self.table(rows)
+        e = self.conditioning(c_noise, condition)
         h = self.first(x.flatten(1))
         for layer, shift in zip(self.layers, self.shifts(e).chunk(self.depth, dim=1), strict=True):
             h = h + silu(layer(h) + shift)

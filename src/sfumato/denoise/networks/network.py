@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from sfumato.errors import ArgumentError, ShapeError
 
@@ -94,6 +95,26 @@ class NoiseFeatures(nn.Module):
     def forward(self, c_noise: Float[Tensor, "batch"]) -> Float[Tensor, "batch size"]:
         angles = c_noise[:, None] * self.frequencies.to(c_noise.dtype)
         return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)
+
+
+class ConditionedNetwork(Network):
+    """A network that sees the noise level and the class as one vector."""
+
+    def build_conditioning(self, width: int) -> None:
+        """The layers that `conditioning` computes with; to be called where the weights are drawn."""
+        self.features = NoiseFeatures()
+        self.embed = nn.Linear(self.features.size, width)
+        self.table = None if self.classes is None else nn.Embedding(self.classes + 1, width)
+
+    def conditioning(self, c_noise: Float[Tensor, "batch"], condition: Int[Tensor, "batch"] | None) -> Float[Tensor, "batch width"]:
+        """A `silu` layer of the noise features, plus the class's vector.
+
+        Raises:
+            ArgumentError, ShapeError: see `labels`.
+        """
+        e = silu(self.embed(self.features(c_noise)))
+        rows = self.labels(condition, len(c_noise), c_noise.device)
+        return e if self.table is None else e + self.table(rows)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from sfumato.denoise.networks.network import Network, NoiseFeatures, seeded, zeroed
+from sfumato.denoise.networks.network import ConditionedNetwork, seeded, zeroed
 from sfumato.errors import ArgumentError
 
 
@@ -95,7 +95,7 @@ class _Hourglass(nn.Module):
         return tokens + (1 + opened) * self.leave(silu(self.mix(inner)) * silu(self.gate(seen)))
 
 
-class StateSpaceNet(Network):
+class StateSpaceNet(ConditionedNetwork):
     """Tokens in row-major order, one an event's pixel or `ratio` of them, with a learned position each; `depth` blocks; a linear answer.
 
     Arguments:
@@ -136,9 +136,7 @@ class StateSpaceNet(Network):
         self.width, self.depth, self.ratio, self.modes, self.directions = width, depth, ratio, modes, directions
         channels = self.event_shape[0] * ratio
         with seeded(seed):
-            self.features = NoiseFeatures()
-            self.embed = nn.Linear(self.features.size, width)
-            self.table = None if classes is None else nn.Embedding(classes + 1, width)
+            self.build_conditioning(width)
             self.first = nn.Linear(channels, width)
             self.position = nn.Parameter(torch.zeros(length // ratio, width))
             self.blocks = nn.ModuleList(_Hourglass(width, ratio, modes, directions, width) for _ in range(depth))
@@ -148,10 +146,7 @@ class StateSpaceNet(Network):
     def forward(
         self, x: Float[Tensor, "batch *event"], c_noise: Float[Tensor, "batch"], condition: Int[Tensor, "batch"] | None = None
     ) -> Float[Tensor, "batch *event"]:
-        e = silu(self.embed(self.features(c_noise)))
-        rows = self.labels(condition, x.shape[0], x.device)
-        if self.table is not None:
-            e = e + self.table(rows)
+        e = self.conditioning(c_noise, condition)
         batch, channels = x.shape[:2]
         pixels = x.flatten(2).transpose(1, 2)
         tokens = self.first(pixels.reshape(batch, -1, channels * self.ratio)) + self.position

@@ -102,7 +102,10 @@ class DenoisingLoss:
 
     def __call__(self, denoise: Denoise, process: ScalarProcess, examples: Examples) -> Float[Tensor, "n"]:
         """The weighted squared error of each example, its mean over the event."""
-        error = denoise(examples.noisy, examples.t, examples.condition) - examples.clean
+        return self.weigh(denoise(examples.noisy, examples.t, examples.condition) - examples.clean, process, examples)
+
+    def weigh(self, error: Float[Tensor, "n *event"], process: ScalarProcess, examples: Examples) -> Float[Tensor, "n"]:
+        """The weighted mean square, over the event, of what an error of the answer is in the loss's view."""
         # a view is affine in D, so the error of the view is the view's linear part of the error
         if self.view != "data":
             error = from_data(error, self.view, torch.zeros_like(error), examples.t, process)

@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sfumato.denoise import from_data
 from sfumato.errors import ArgumentError
 from sfumato.learn.losses.loss import Denoise, DenoisingLoss, Examples
 from sfumato.noise import ScalarProcess
@@ -79,6 +78,4 @@ class SecondOrderLoss(DenoisingLoss):
         alpha, sigma = process.levels(examples.t)
         gap = (alpha / sigma**2).to(error) * error.detach().square().flatten(1).sum(1)
         residual = ((pulled * examples.probe).flatten(1).sum(1) - gap) / error[0].numel()
-        if self.view != "data":
-            error = from_data(error, self.view, torch.zeros_like(error), examples.t, process)
-        return examples.weight.to(error) * (error.square().flatten(1).mean(1) + self.second * residual.square())
+        return self.weigh(error, process, examples) + examples.weight.to(error) * self.second * residual.square()

@@ -80,10 +80,6 @@ class MaximumLikelihood(Solver):
         return f"maximum-likelihood{'' if self.spread else '-without-spread'}"
 
     @property
-    def order(self) -> int:
-        return 1
-
-    @property
     def deterministic(self) -> bool:
         return False
 

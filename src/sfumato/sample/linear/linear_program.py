@@ -11,8 +11,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,6 +19,7 @@ from sfumato.errors import ArgumentError, RecipeError
 from sfumato.noise import LinearSDE, Operator
 from sfumato.sample.linear.linear_form import Form, Forms, plus
 from sfumato.sample.run import Denoise, Draws
+from sfumato.sample.table import Table
 
 Terms = Mapping[int, Operator]
 """Node (or draw) number to operator."""
@@ -37,7 +36,7 @@ class LinearRow:
 
 
 @dataclass(frozen=True, eq=False)
-class LinearProgram:
+class LinearProgram(Table):
     """A sampler's table, checked when it is made.
 
     Arguments:
@@ -56,28 +55,10 @@ class LinearProgram:
     rows: tuple[LinearRow, ...]
 
     def __post_init__(self) -> None:
-        if len(self.times) < 2 or len(self.times) != len(self.rows):
-            raise RecipeError("times, rows", (len(self.times), len(self.rows)), "the same number of nodes and rows, at least 2")
-        if not all(0 <= t <= 1 for t in self.times) or any(s > t for t, s in pairwise(self.times)):
-            raise RecipeError("times", list(self.times), "times in [0, 1] that never rise")
+        self.check_times()
         for i, row in enumerate(self.rows):
             if not all(0 <= j < i for j in (*row.states, *row.data)) or min(row.noise, default=1) < 1:
                 raise RecipeError(f"rows[{i}]", sorted((*row.states, *row.data, *row.noise)), f"earlier nodes than {i}, draws from 1")
-
-    @cached_property
-    def evaluated(self) -> tuple[int, ...]:
-        """The nodes at which the denoiser is asked."""
-        return tuple(sorted({j for row in self.rows for j in row.data}))
-
-    @property
-    def evaluations(self) -> int:
-        """How often the denoiser is asked."""
-        return len(self.evaluated)
-
-    @cached_property
-    def draws(self) -> tuple[int, ...]:
-        """The noise draws in use; none for a deterministic program. Draw 0 belongs to the start."""
-        return tuple(sorted({j for row in self.rows for j in row.noise}))
 
     def denoised(self) -> LinearProgram:
         """The program with one more step, the mean of an Euler-Maruyama step from its last time to 0."""

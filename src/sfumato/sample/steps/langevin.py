@@ -88,10 +88,6 @@ class PredictorCorrector(Solver):
         return f"{self.predictor.name}+{self.sweeps}-langevin"
 
     @property
-    def order(self) -> int:
-        return 1
-
-    @property
     def deterministic(self) -> bool:
         return False
 

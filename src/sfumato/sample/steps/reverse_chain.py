@@ -131,10 +131,6 @@ class LearnedVariance(Solver):
         return self.label or "learned-variance"
 
     @property
-    def order(self) -> int:
-        return 1
-
-    @property
     def deterministic(self) -> bool:
         return False
 

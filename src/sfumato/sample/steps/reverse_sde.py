@@ -73,10 +73,6 @@ class ReverseSDE(Solver):
         return f"reverse-{'flow' if self.flow else 'sde'}-{self.rule}"
 
     @property
-    def order(self) -> int:
-        return 1
-
-    @property
     def deterministic(self) -> bool:
         return self.flow
 
@@ -112,10 +108,6 @@ class ImprovedEuler(Solver):
     @property
     def name(self) -> str:
         return "improved-euler-sde"
-
-    @property
-    def order(self) -> int:
-        return 1
 
     @property
     def deterministic(self) -> bool:
