@@ -117,13 +117,15 @@ sys.path.insert(0, sys.argv[1])
 from test_fit import SETTINGS, data, denoiser
 from sfumato.learn import fit
 
-for delay in (0.01, 0.03, 0.06, 0.1):
+# steps are waited for, so that the kills fall into the run on a loaded machine too; the delays take them away from a step's end
+for steps, delay in ((2, 0.0), (5, 0.002), (4, 0.005), (6, 0.001)):
     begun, begin = os.pipe()
     child = os.fork()
     if child == 0:
         fit(denoiser(), data(), SETTINGS, folder=sys.argv[2], save_every=1, on_step=lambda done, *_: os.write(begin, b"."))
         os._exit(0)
-    os.read(begun, 1)
+    for _ in range(steps):
+        os.read(begun, 1)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     if os.waitpid(child, 0)[1] == signal.SIGKILL:
