@@ -6,3 +6,19 @@ quality in the fewest evaluations.
 """
 
 __version__ = "0.1.0"
+
+
+def cite(*rows: str) -> str:
+    """BibTeX: of the library itself, or of papers of the atlas by id or slug, e.g. `cite("T3", "painters")`.
+
+    Raises:
+        ArgumentError: no row has that name; the nearest names are given.
+
+    Example:
+        >>> import sfumato
+        >>> print(sfumato.cite("T3").splitlines()[0])
+        @misc{wang2024unreasonable,
+    """
+    from sfumato.atlas.cite import bibtex
+
+    return bibtex(*rows)

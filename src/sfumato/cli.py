@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sfumato.errors import ArgumentError, SfumatoError
+from sfumato.atlas_commands import atlas
+from sfumato.errors import ArgumentError, SfumatoError, one_line
+from sfumato.stopping import LATEST, TOLD
 from sfumato.voice import complain, launched, one_voice
 
 app = typer.Typer(
@@ -19,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Build, sample, speed up, steer and understand diffusion models.",
 )
+app.add_typer(atlas, name="atlas")
 
 Out = Annotated[Path, typer.Option(help="folder that everything is written to")]
 Seed = Annotated[int, typer.Option(help="seed of all noise")]
@@ -60,30 +63,30 @@ def tune(
     from dataclasses import replace
 
     from sfumato.denoise.spread import lead
-    from sfumato.learn.training.files import write_bytes
+    from sfumato.files import write_bytes
     from sfumato.ranks import join
     from sfumato.tune import TuneSettings
     from sfumato.tune import tune as tune_denoiser
     from sfumato.tune.report import write_report
 
     from .console import Console, show_result
-    from .subjects import subject_of, writable
+    from .subjects import alone, subject_of
 
     settings = TuneSettings(evaluations=_counts(evaluations), tolerance=tolerance, seed=seed)
     if quick:
         settings = replace(settings, fit=96, judge=32, measure=64, quality=100, steps=48)
         settings = replace(settings, world_trials=10, network_trials=4, closed_forms=12, fits=("distilled",))
     ranks = join()
-    writable(out, ranks)
-    subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance, own=300 if quick else 1500)
-    with Console() as console, lead(subject.denoiser, ranks) as asked:
-        if asked is None or subject.data is None:
-            return
-        recipe, result = tune_denoiser(asked, subject.data, settings, about=subject.about, progress=console)
-    recipe = replace(recipe, model=subject.place, classes=subject.denoiser.classes)
-    path = recipe.save(out)
-    write_bytes(out / "tune.json", json.dumps(result.to_dict(), indent=1).encode())
-    write_report(result, out / "report.html", recipe.to_dict())
+    with alone(out, ranks):
+        subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance, own=300 if quick else 1500)
+        with Console() as console, lead(subject.denoiser, ranks) as asked:
+            if asked is None or subject.data is None:
+                return
+            recipe, result = tune_denoiser(asked, subject.data, settings, about=subject.about, progress=console)
+        recipe = replace(recipe, model=subject.place, classes=subject.denoiser.classes)
+        path = recipe.save(out)
+        write_bytes(out / "tune.json", json.dumps(result.to_dict(), indent=1).encode())
+        write_report(result, out / "report.html", recipe.to_dict())
     show_result(result, path, out / "report.html")
 
 
@@ -107,7 +110,7 @@ def explain(
     from sfumato.ranks import Ranks, join
 
     from .console import Console, show_panels
-    from .subjects import subject_of, writable
+    from .subjects import alone, subject_of
 
     ranks = join()
     # a question that trains is one for a single process
@@ -117,16 +120,16 @@ def explain(
         if name not in known:
             hint = "This one is asked in a single process." if name in QUESTIONS else ""
             raise ArgumentError("--only", repr(name), f"questions among {', '.join(known)}", hint)
-    writable(out, ranks)
-    subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance)
-    denoiser = subject.denoiser
-    if ranks.count == 1 and isinstance(denoiser, Preconditioned) and "learning" in chosen:
-        # its network is built again and trained, so it is looked at as it is
-        denoiser, ranks = denoiser.cpu(), Ranks()
-    with Console() as console, lead(denoiser, ranks) as asked:
-        if asked is None or subject.data is None:
-            return
-        panels = explain_denoiser(asked, subject.data, out, chosen, about=subject.about, seed=seed, progress=console)
+    with alone(out, ranks):
+        subject = subject_of(model, data, out, ranks, seed, steps, prompt, guidance)
+        denoiser = subject.denoiser
+        if ranks.count == 1 and isinstance(denoiser, Preconditioned) and "learning" in chosen:
+            # its network is built again and trained, so it is looked at as it is
+            denoiser, ranks = denoiser.cpu(), Ranks()
+        with Console() as console, lead(denoiser, ranks) as asked:
+            if asked is None or subject.data is None:
+                return
+            panels = explain_denoiser(asked, subject.data, out, chosen, about=subject.about, seed=seed, progress=console)
     show_panels(panels, out / "explain.html")
 
 
@@ -236,58 +239,6 @@ def convert(
     typer.echo(f"wrote {out}: {sum(p.numel() for p in denoiser.parameters()):,} parameters, events of shape {denoiser.event_shape}")
 
 
-atlas = typer.Typer(no_args_is_help=True, help="One executable row per paper: what it claims, and what we measure.")
-app.add_typer(atlas, name="atlas")
-
-
-@atlas.command("list")
-def atlas_list() -> None:
-    """Every row: its id, its slug, and whether its claim holds here."""
-    from sfumato.atlas import rows
-
-    from .console import show_rows
-
-    show_rows(rows())
-
-
-@atlas.command("show")
-def atlas_show(row: Annotated[str, typer.Argument(help="id or slug, e.g. T3")], debug: Debug = False) -> None:
-    """What a paper claims, and the code that measures it."""
-    from sfumato.atlas import find
-
-    from .console import show_row
-
-    show_row(find(row))
-
-
-@atlas.command("run")
-def atlas_run(
-    row: Annotated[list[str] | None, typer.Argument(help="ids or slugs")] = None,
-    every: Annotated[bool, typer.Option("--all", help="run every row")] = False,
-    file: Annotated[Path | None, typer.Option("--json", help="write the findings to a file")] = None,
-    debug: Debug = False,
-) -> int:
-    """Run rows; exit code 0 if every check passed and every control failed as it should."""
-    from sfumato.atlas import find, rows
-    from sfumato.learn.training.files import write_bytes
-    from sfumato.ranks import Ranks
-
-    from .console import run_rows
-    from .subjects import writable
-
-    if launched()[0] > 0:
-        return 0  # rows are not shared out: the first process runs them
-    if every == bool(row):
-        raise ArgumentError("ROW", row or None, "rows to run, or --all", "`sfumato atlas list` shows them.")
-    chosen = rows() if every else [find(name) for name in row or []]
-    if file is not None:
-        writable(file.resolve().parent, Ranks())
-    outcomes = run_rows(chosen)
-    if file is not None:
-        write_bytes(file, json.dumps([o.to_dict() for o in outcomes], indent=1).encode())
-    return 0 if all(o.good for o in outcomes) else 1
-
-
 _STOPPED = 130
 """The exit code of a command that was interrupted; the command line turns Ctrl-C into it."""
 
@@ -313,18 +264,19 @@ def _guard(command: Callable[[], Any], debug: bool) -> int:
         if isinstance(e, KeyboardInterrupt):
             out = _STOPPED
         else:
-            complain(f"error: {e}")
+            complain(f"error: {one_line(e)}")
             return 2
     except Exception as e:
         # usage errors of the command line have their own text
         if hasattr(e, "format_message"):
-            complain(f"error: {e.format_message()}")
+            complain(f"error: {one_line(e.format_message())}")
             return 2
         if debug:
             raise
-        complain(f"error: {type(e).__name__}: {e} (run again with --debug for the traceback; this is a bug)", alone=True)
+        complain(f"error: {type(e).__name__}: {one_line(e)} (run again with --debug for the traceback; this is a bug)", alone=True)
         return 1
     code = out if isinstance(out, int) else 0
     if code == _STOPPED:
-        complain("\nstopped; the same command goes on from what was saved")
+        complain(f"\n{TOLD}")
+        return LATEST.code
     return code

@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sfumato.atlas.row import Check, Outcome, Row, run
+from sfumato.atlas.paper import Paper
+from sfumato.atlas.record import Record
+from sfumato.atlas.row import Check, Row, run
 from sfumato.explain.report.panel import Panel
 from sfumato.tune.result import TuneResult
 
@@ -111,7 +113,7 @@ def show_panels(panels: Sequence[Panel], report: Path) -> None:
     console.print(f"report: {report}")
 
 
-def show_rows(rows: list[Row]) -> None:
+def show_rows(rows: Sequence[Paper]) -> None:
     """The atlas as a table."""
     table = Table()
     for name in ("id", "slug", "paper", "reproduced"):
@@ -135,15 +137,15 @@ def show_row(row: Row) -> None:
         console.print(Syntax(inspect.getsource(measure), "python"))
 
 
-def run_rows(rows: list[Row]) -> list[Outcome]:
-    """Run rows one after the other, saying what each check found as it finds it."""
-    console, outcomes = _console(), []
+def run_rows(rows: Sequence[Row], record: Record) -> None:
+    """Run rows one after the other, saying what each check found as it finds it; the record has each row as soon as it is done."""
+    console = _console()
     for row in rows:
         console.print(f"[bold]{row.id} {row.slug}[/bold]")
-        outcomes.append(run(row, lambda check: console.print(_line(check), soft_wrap=True)))
-        good = sum(c.good for c in outcomes[-1].checks)
-        console.print(f"  {good} of {len(outcomes[-1].checks)} as they should be, {outcomes[-1].seconds:.1f} s")
-    return outcomes
+        outcome = run(row, lambda check: console.print(_line(check), soft_wrap=True))
+        record.add(outcome)
+        good = sum(c.good for c in outcome.checks)
+        console.print(f"  {good} of {len(outcome.checks)} as they should be, {outcome.seconds:.1f} s")
 
 
 def _line(check: Check) -> str:

@@ -6,8 +6,10 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sfumato.atlas import Check, Row, at_least, at_most, close, control, find, rows, run, within
+from sfumato.atlas import Check, Row, at_least, at_most, close, control, find, holds, rows, run, within
 from sfumato.cli import main
 from sfumato.errors import ArgumentError
 
@@ -68,9 +70,35 @@ def test_a_control_is_good_only_if_it_fails():
 
 def test_findings_are_the_plain_data_that_the_front_door_promises():
     told = run(row(at_most("a", 0.0, 1.0), control(at_most("b", 2.0, 1.0)))).to_dict()
-    assert set(told) == {"id", "slug", "title", "claim", "reproduced", "checks", "controls", "seconds"}
-    assert told["checks"] == [{"name": "a", "measured": 0.0, "expected": "<= 1", "passed": True}]
-    assert told["controls"] == [{"name": "b", "measured": 2.0, "failed_as_it_should": True}]
+    paper = {"id", "slug", "title", "authors", "year", "arxiv", "family", "claim", "reproduced"}
+    assert set(told) == paper | {"rooms", "code", "checks", "controls", "seconds"}
+    assert told["checks"] == [{"name": "a", "measured": 0.0, "expected": "<= 1", "low": None, "high": 1.0, "passed": True}]
+    assert told["controls"] == [{"name": "b", "measured": 2.0, "expected": "<= 1", "low": None, "high": 1.0, "failed_as_it_should": True}]
+    assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("check", "bounds"),
+    [
+        (at_most("a", 0.5, 1.0), (None, 1.0)),
+        (at_least("a", 0.5, 1.0), (1.0, None)),
+        (within("a", 0.5, 0.0, 1.0), (0.0, 1.0)),
+        (close("a", 0.5, 2.0, relative=0.1, absolute=0.3), (1.5, 2.5)),
+        (control(at_most("a", 2.0, 1.0)), (None, 1.0)),
+        (holds("a", "up", "up", True), (None, None)),
+    ],
+)
+def test_a_check_knows_its_bounds(check, bounds):
+    assert (check.low, check.high) == pytest.approx(bounds)
+
+
+@given(st.floats(-10, 10), st.floats(-10, 10), st.floats(0.01, 5))
+def test_what_lies_between_the_bounds_passes_and_nothing_else(measured, limit, slack):
+    # a picture is drawn from the bounds alone, so they have to say what the verdict says; rounding decides at the bound itself
+    for check in (at_most("a", measured, limit), at_least("a", measured, limit), close("a", measured, limit, absolute=slack)):
+        low, high = (-math.inf if check.low is None else check.low), (math.inf if check.high is None else check.high)
+        if min(abs(measured - low), abs(measured - high)) > 1e-9:
+            assert check.passed == (low <= measured <= high)
 
 
 def test_rows_have_distinct_names_and_are_found_by_either():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sfumato.atlas import rows, run
+from sfumato.atlas import papers, rows, run
+from sfumato.atlas.source import has_figure
 
 ROWS = rows()
 
@@ -21,6 +22,16 @@ def test_every_row_says_who_claims_what(row):
     assert all((row.id, row.slug, row.title, row.authors, row.claim, row.checks))
     assert row.reproduced in ("yes", "partly", "no")
     assert 2010 <= row.year <= 2026
+
+
+TOLD = ("id", "slug", "title", "authors", "year", "arxiv", "claim", "reproduced", "module", "family", "order")
+
+
+def test_what_is_read_of_the_files_is_what_the_rows_say():
+    read = papers()
+    assert [[getattr(p, name) for name in TOLD] for p in read] == [[getattr(row, name) for name in TOLD] for row in ROWS]
+    assert [has_figure(p) for p in read] == [row.figure is not None for row in ROWS]
+    assert len({p.module for p in read}) == len(read)
 
 
 @pytest.mark.full

@@ -103,7 +103,9 @@ ROW = Row(
     id="070",
     slug="cold-diffusion",
     title="Cold Diffusion: Inverting Arbitrary Image Transforms Without Noise",
-    authors="Arpit Bansal et al.",
+    authors=(
+        "Arpit Bansal, Eitan Borgnia, Hong-Min Chu, Jie S. Li, Hamid Kazemi, Furong Huang, Micah Goldblum, Jonas Geiping, Tom Goldstein"
+    ),
     year=2022,
     arxiv="2208.09392",
     claim=(

@@ -162,8 +162,8 @@ ROW = Row(
     id="085",
     slug="diffenc",
     title="DiffEnc: Variational Diffusion with a Learned Encoder",
-    authors="Nielsen, Christensen, Dittadi, Winther",
-    year=2024,
+    authors="Beatrix M. G. Nielsen, Anders Christensen, Andrea Dittadi, Ole Winther",
+    year=2023,
     arxiv="2310.19789",
     claim="An encoder that changes the data with depth adds one derivative to the continuous bound, where the ratio of variances has to be "
     "1; trained beside a weak predictor it tightens the bound (a Gaussian world; image likelihoods not measured).",

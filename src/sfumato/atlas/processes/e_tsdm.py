@@ -92,7 +92,9 @@ ROW = Row(
     id="020",
     slug="e-tsdm",
     title="Eliminating Lipschitz Singularities in Diffusion Models",
-    authors="Zhantao Yang, Ruili Feng, Han Zhang, Yujun Shen, Kai Zhu, Lianghua Huang, Yifei Zhang, Yu Liu, Deli Zhao, et al.",
+    authors=(
+        "Zhantao Yang, Ruili Feng, Han Zhang, Yujun Shen, Kai Zhu, Lianghua Huang, Yifei Zhang, Yu Liu, Deli Zhao, Jingren Zhou, Fan Cheng"
+    ),
     year=2023,
     arxiv="2306.11251",
     claim=(

@@ -150,8 +150,8 @@ ROW = Row(
     id="004",
     slug="flexible-diffusion",
     title="A Flexible Diffusion Model",
-    authors="Du, Zhang, Yang, Du",
-    year=2023,
+    authors="Weitao Du, He Zhang, Tao Yang, Yuanqi Du",
+    year=2022,
     arxiv="2206.10365",
     claim="A metric and a symplectic form may be learned without moving the prior. A metric shaped to the data ends nearer the prior; a "
     "rotation helps only where the metric is uneven, and only one that turns slow coordinates into fast ones. Gains with networks are not "

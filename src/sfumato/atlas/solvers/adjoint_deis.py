@@ -177,14 +177,16 @@ def _steering() -> Iterator[Check]:
 
 
 ROW = Row(
-    "001",
-    "adjoint-deis",
-    "AdjointDEIS: Efficient Gradients for Diffusion Models",
-    "Zander W. Blasingame, Chen Liu",
-    2024,
-    "2405.15020",
-    "Exponential steps solve the adjoint of the probability flow with orders 1 and 2 in constant memory, and of the reverse SDE by doubling"
-    " their products; at 20 steps, differentiating the sampler itself gives a nearer gradient, as the authors now advise.",
-    "yes",
-    (_gaussian, _orders, _stochastic, _steering),
+    id="001",
+    slug="adjoint-deis",
+    title="AdjointDEIS: Efficient Gradients for Diffusion Models",
+    authors="Zander W. Blasingame, Chen Liu",
+    year=2024,
+    arxiv="2405.15020",
+    claim=(
+        "Exponential steps solve the adjoint of the probability flow with orders 1 and 2 in constant memory, and of the reverse SDE by "
+        "doubling their products; at 20 steps, differentiating the sampler itself gives a nearer gradient, as the authors now advise."
+    ),
+    reproduced="yes",
+    checks=(_gaussian, _orders, _stochastic, _steering),
 )

@@ -124,7 +124,7 @@ ROW = Row(
     slug="efficient-integrators",
     title="Efficient Integrators for Diffusion Generative Models",
     authors="Kushagra Pandey, Maja Rudolph, Stephan Mandt",
-    year=2024,
+    year=2023,
     arxiv="2310.07894",
     claim=(
         "Exact handling of the linear part with a tuned extra term, and turns of position and momentum with late and shared scores, cut the"

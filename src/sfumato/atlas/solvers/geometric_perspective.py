@@ -120,14 +120,17 @@ def _mean_shift() -> Iterator[Check]:
 
 
 ROW = Row(
-    "003",
-    "geometric-perspective",
-    "A Geometric Perspective on Diffusion Models",
-    "Defang Chen, Zhenyu Zhou, Jian-Ping Mei, Chunhua Shen, Chun Chen, Can Wang",
-    2023,
-    "2305.19947",
-    "With the training set's own belief on the digits, trajectories leave their chords by half a percent of their length, the denoiser's"
-    " answers are over five times nearer to the end at every intermediate noise level, and every Euler step climbs the kernel density.",
-    "yes",
-    (_between, _straight, _early, _mean_shift),
+    id="003",
+    slug="geometric-perspective",
+    title="A Geometric Perspective on Diffusion Models",
+    authors="Defang Chen, Zhenyu Zhou, Jian-Ping Mei, Chunhua Shen, Chun Chen, Can Wang",
+    year=2023,
+    arxiv="2305.19947",
+    claim=(
+        "With the training set's own belief on the digits, trajectories leave their chords by half a percent of their length, the "
+        "denoiser's answers are over five times nearer to the end at every intermediate noise level, and every Euler step climbs the "
+        "kernel density."
+    ),
+    reproduced="yes",
+    checks=(_between, _straight, _early, _mean_shift),
 )

@@ -125,15 +125,17 @@ def _regular() -> Iterator[Check]:
 
 
 ROW = Row(
-    "006",
-    "trajectory-regularity",
-    "On the Trajectory Regularity of ODE-based Diffusion Sampling",
-    "Defang Chen, Zhenyu Zhou, Can Wang, Chunhua Shen, Siwei Lyu",
-    2024,
-    "2405.11326",
-    "Trajectories bend alike whatever they become, so a schedule found by dynamic programming on a few of them takes a third off Euler's"
-    " error at four to ten steps; the costs are Euler's: iPNDM-4 has less than half of the better hand-made schedule's error at 8 and 10"
-    " steps, but twice it at 5, and DEIS-3 loses at every number of steps.",
-    "partly",
-    (_euler, _multistep, _optimal, _regular),
+    id="006",
+    slug="trajectory-regularity",
+    title="On the Trajectory Regularity of ODE-based Diffusion Sampling",
+    authors="Defang Chen, Zhenyu Zhou, Can Wang, Chunhua Shen, Siwei Lyu",
+    year=2024,
+    arxiv="2405.11326",
+    claim=(
+        "Trajectories bend alike whatever they become, so a schedule found by dynamic programming on a few of them takes a third off "
+        "Euler's error at four to ten steps; the costs are Euler's: iPNDM-4 has less than half of the better hand-made schedule's "
+        "error at 8 and 10 steps, but twice it at 5, and DEIS-3 loses at every number of steps."
+    ),
+    reproduced="partly",
+    checks=(_euler, _multistep, _optimal, _regular),
 )

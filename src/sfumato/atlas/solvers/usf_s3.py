@@ -93,14 +93,16 @@ def _ranked() -> Iterator[Check]:
 
 
 ROW = Row(
-    "119",
-    "usf-s3",
-    "A Unified Sampling Framework for Solver Searching of Diffusion Probabilistic Models",
-    "Enshu Liu, Xuefei Ning, Huazhong Yang, Yu Wang",
-    2024,
-    "2312.07243",
-    "Letting every step decide for itself and evolving the decisions reaches less than 0.4 of the best published solver's error at 5 and 8"
-    " evaluations on a mixture, on starts the search did not see; a learned ranker halves the number of measurements.",
-    "yes",
-    (_presets, _searched, _ranked),
+    id="119",
+    slug="usf-s3",
+    title="A Unified Sampling Framework for Solver Searching of Diffusion Probabilistic Models",
+    authors="Enshu Liu, Xuefei Ning, Huazhong Yang, Yu Wang",
+    year=2024,
+    arxiv="2312.07243",
+    claim=(
+        "Letting every step decide for itself and evolving the decisions reaches less than 0.4 of the best published solver's error at "
+        "5 and 8 evaluations on a mixture, on starts the search did not see; a learned ranker halves the number of measurements."
+    ),
+    reproduced="yes",
+    checks=(_presets, _searched, _ranked),
 )

@@ -181,7 +181,7 @@ ROW = Row(
     id="T1",
     slug="generalization-through-variance",
     title="Generalization through variance: how noise shapes inductive biases in diffusion models",
-    authors="John Vastola",
+    authors="John J. Vastola",
     year=2025,
     arxiv="2504.12532",
     claim="The noise of the score's training target, C = I/sigma^2 + Hess log p, makes models trained anew differ where training points "
