@@ -124,7 +124,7 @@ class Law(ABC):
     def _flat(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         if x.ndim != 1 + len(self.event_shape) or x.shape[1:] != self.event_shape:
             raise ShapeError("x", tuple(x.shape), f"(batch, {', '.join(map(str, self.event_shape))})")
-        return x.reshape(x.shape[0], -1).to(dtype or self.dtype)
+        return x.reshape(x.shape[0], self.dim).to(dtype or self.dtype)
 
     def _levels(self, process: ScalarProcess, t: Time, batch: int) -> tuple[Tensor, Tensor]:
         alpha, sigma = process.alpha(t).to(self.device), process.sigma(t).to(self.device)

@@ -145,8 +145,10 @@ class PointSet:
         points = self.points[numbers].double() - (self._centre if self._recentre else 0.0)
         products, half = ((y - self._centre) * points).sum(1), self.half_squares[numbers]
         prior = variance * self._log_weights[numbers]
-        size = products.abs() + half
-        relative = ((top - (products - half + prior)) / size).square().mean().sqrt()
+        size = products.abs() + half + prior.abs()
+        # a query and a point at the centre have a score of 0, without error; without this they would hide the error of the others
+        off = torch.where(size > 0, (top - (products - half + prior)) / size, 0.0)
+        relative = off.square().mean().sqrt()
         # half of the last digit at least, lest a lucky sample of few queries be believed
         return top.double(), size * relative.clamp(min=0.5 * torch.finfo(scores.dtype).eps)
 

@@ -43,9 +43,9 @@ class AffineFlow:
         Raises:
             ShapeError: `x` has another number of elements per sample than the basis has dimensions.
         """
-        if x.ndim < 2 or x[0].numel() != self.basis.dim:
+        if x.ndim < 1 or x.shape[1:].numel() != self.basis.dim:
             raise ShapeError("x", tuple(x.shape), f"(batch, *event) with {self.basis.dim} elements per event")
-        flat = x.flatten(1).to(self.basis.dtype)
+        flat = x.reshape(len(x), self.basis.dim).to(self.basis.dtype)
         return (self.shift_out + self.basis.scale(self.spectrum, flat - self.shift_in)).to(x.dtype).reshape(x.shape)
 
     def then(self, other: AffineFlow) -> AffineFlow:

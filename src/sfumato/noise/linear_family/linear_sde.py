@@ -42,6 +42,15 @@ class LinearSDE(Process):
         basis: the basis in which the coefficients are diagonal; None if all coordinates are treated alike.
         start: the covariance of the start beside the data, `(n or 1, K, K)`; default 0.
         prior: `(O, S)` of the law `N(O y, S)` that sampling starts from, default: the process's own at `t = 1` for data 0.
+
+    Example:
+        >>> from sfumato.noise import LINEAR_SDES, cld
+        >>> process = cld()  # a position and a velocity
+        >>> sorted(LINEAR_SDES)[:4]
+        ['agm', 'alda', 'blurred_cld', 'blurring']
+        >>> law = process.transition(0.2, 0.5)
+        >>> type(law.phi).__name__, type(law.covariance).__name__
+        ('Operator', 'Operator')
     """
 
     origin: dict[str, Any] | None = None

@@ -31,12 +31,14 @@ def damped_decay(clock: Tensor, damping: int | float = 1.0) -> tuple[Tensor, Ten
     omega = math.sqrt(abs(square))
     fading = torch.exp(-damping * clock)
     if square == 0:
-        even, odd = torch.ones_like(clock), clock
+        even, odd = fading, fading * clock
     elif square < 0:
-        even, odd = torch.cos(omega * clock), torch.sin(omega * clock) / omega
+        even, odd = fading * torch.cos(omega * clock), fading * torch.sin(omega * clock) / omega
     else:
-        even, odd = torch.cosh(omega * clock), torch.sinh(omega * clock) / omega
-    return fading * (even + damping * odd), -fading * odd
+        # exp(-zeta B) cosh(omega B) by the slow exponential, for each factor alone leaves the range of float64
+        slow, gone = torch.exp(-clock / (damping + omega)), torch.expm1(-2 * omega * clock)
+        even, odd = slow * (2 + gone) / 2, -slow * gone / (2 * omega)
+    return even + damping * odd, -odd
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,15 @@ def _log_expm1(b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VariancePreserving(ScalarProcess):
-    """Linear betas: `beta(t) = beta_min + (beta_max - beta_min) t`, `B(t)` its integral, `alpha = exp(-B/2)`, `sigma^2 = 1 - exp(-B)`."""
+    """Linear betas: `beta(t) = beta_min + (beta_max - beta_min) t`, `B(t)` its integral, `alpha = exp(-B/2)`, `sigma^2 = 1 - exp(-B)`.
+
+    Example:
+        >>> from sfumato.noise import VariancePreserving
+        >>> process = VariancePreserving()
+        >>> t = process.time_of_ratio(1.0)  # when noise and data are equally strong
+        >>> print(f"{float(t):.3f} {float(process.alpha(t)):.3f} {float(process.sigma(t)):.3f}")
+        0.259 0.707 0.707
+    """
 
     beta_min: float = 0.1
     beta_max: float = 20.0
