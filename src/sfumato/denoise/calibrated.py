@@ -50,8 +50,8 @@ class MeanError:
         if not bool((self.half_log_snr.diff() > 0).all()) or nodes < 1 or not bool(torch.isfinite(self.values).all()):
             raise ArgumentError("half_log_snr, values", self.half_log_snr.tolist(), "levels that rise strictly, and finite values")
 
-    def at(self, half_log_snr: Float[Tensor, "..."]) -> Float[Tensor, "... rows *event"]:
-        """`values` at any level, linear in between; below and above the table those of its ends."""
+    def at(self, half_log_snr: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """`values` at any level, `(..., rows, *event)`, linear in between; below and above the table those of its ends."""
         levels = self.half_log_snr.to(half_log_snr.device)
         values = self.values.to(half_log_snr.device)
         if len(levels) == 1:
