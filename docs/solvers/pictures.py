@@ -1,15 +1,13 @@
-"""Makes the pictures of the solver pages, and writes the saved frontier's tables into them: `python docs/solvers/pictures.py [FOLDER]`.
+"""Makes the pictures of "Which sampler should I use": `python docs/solvers/pictures.py [FOLDER]`.
 
-The frontier is read from `benchmarks/results/frontier.json` (`python -m benchmarks frontier`), so that page, picture and result agree.
+The frontier is read from `benchmarks/results/frontier.json` (`python -m benchmarks frontier`), as the page's tables are
+(`python -m benchmarks.choosing_page`), so that page, picture and result agree.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import statistics
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from sfumato.tune.candidates import Calibration, Ground, Paths, fitted
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "frontier.json"
-BEGIN, END = "<!-- tables: python docs/solvers/pictures.py -->", "<!-- end of tables -->"
 TABLES = ("ddim", "dpm-solver++-2m", "dpm-solver++-3m", "unipc-3-bh2", "deis-3", "ghvb-4-beta0.1", "heun")
 STEPS = 7
 TITLES = {
@@ -37,16 +34,13 @@ Worlds = Mapping[str, Mapping[str, Any]]
 
 
 def main(folder: Path) -> None:
-    """Make every picture in a folder, and rewrite the tables of the page beside this script."""
+    """Make every picture in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = json.loads(RESULT.read_text())["facts"]
     budgets, worlds = [str(n) for n in facts["budgets"]], facts["worlds"]
     _save(draw_tables(), folder / "tables.png")
     _save(draw_frontier(worlds, budgets), folder / "frontier.png")
     _save(draw_law(worlds, budgets), folder / "law.png")
-    page = Path(__file__).parent / "choosing.md"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{tables(worlds, budgets)}\n{END}{rest.split(END)[1]}")
 
 
 def draw_tables() -> Figure:
@@ -113,72 +107,9 @@ def draw_law(worlds: Worlds, budgets: list[str]) -> Figure:
     return figure
 
 
-def tables(worlds: Worlds, budgets: list[str]) -> str:
-    """The page's tables in Markdown."""
-    return "\n".join([*_best(worlds, budgets), "", *_all(worlds, budgets), "", *_law(worlds, budgets)])
-
-
-def _best(worlds: Worlds, budgets: list[str]) -> list[str]:
-    lines = ["**The least error of each kind**, with the solver and the spacing that reached it.", ""]
-    lines += ["| | evaluations | best fitted | best unfitted, Gaussian part in closed form | best published | best of `diffusers` |"]
-    lines += ["|---|---:|---:|---:|---:|---:|"]
-    for name, world in worlds.items():
-        for n in budgets:
-            tops = [_top(world[n][family]) for family in ("fitted", "ours", "published", "diffusers")]
-            cells = [f"{top['error']:.2g} ({top['choice'].removeprefix('fitted · ')})" for top in tops]
-            lines.append(f"| {TITLES.get(name, name)} | {n} | {' | '.join(cells)} |")
-    return lines
-
-
-def _all(worlds: Worlds, budgets: list[str]) -> list[str]:
-    """Every solver: its error over that of the best setting of `diffusers`, the geometric mean over the worlds."""
-    lines = [f"**Every solver**: its error over that of the best `diffusers` setting, the geometric mean over {len(worlds)} worlds.", ""]
-    lines += [f"| solver | {' | '.join(budgets)} | spacing chosen most often |", f"|---|{'---:|' * len(budgets)}---|"]
-    ratios: dict[str, dict[str, float]] = {}
-    spacings: dict[str, Counter[str]] = {}
-    for n in budgets:
-        found = [{k: v for family in ("published", "ours", "fitted") for k, v in world[n][family].items()} for world in worlds.values()]
-        peers = [_top(world[n]["diffusers"])["error"] for world in worlds.values()]
-        for solver in found[0]:
-            if all(solver in of and of[solver]["error"] < math.inf for of in found):
-                logs = [math.log(of[solver]["error"] / peer) for of, peer in zip(found, peers, strict=True)]
-                ratios.setdefault(solver, {})[n] = math.exp(statistics.fmean(logs))
-                spacings.setdefault(solver, Counter()).update(_spacing(of[solver]["choice"]) for of in found)
-    for solver in sorted(ratios, key=lambda s: statistics.fmean(math.log(v) for v in ratios[s].values())):
-        cells = [f"{ratios[solver][n]:.2f}" if n in ratios[solver] else "" for n in budgets]
-        lines.append(f"| {solver} | {' | '.join(cells)} | {spacings[solver].most_common(1)[0][0]} |")
-    return lines
-
-
-def _law(worlds: Worlds, budgets: list[str]) -> list[str]:
-    """Solvers that draw noise, beside a few that do not: exact errors of the law in the Gaussian worlds, and energy distances."""
-    known = [world["law"] for world in worlds.values() if "law" in world]
-    sampled = list(known[0]["energy"])
-    lines = [f"**The law**: exact 2-Wasserstein error in the Gaussian world, the geometric mean over {len(known)} worlds."]
-    lines += ["On the right the energy distance to the digits' mixture, sampled; its own floor is two draws of the same law.", ""]
-    lines += [f"| solver | {' | '.join(budgets)} | {' | '.join(f'energy, {n}' for n in sampled)} |"]
-    lines += [f"|---|{'---:|' * (len(budgets) + len(sampled))}"]
-    law = worlds["digits"]["law"]
-    for solver in known[0]["gaussian"][budgets[-1]]:
-        cells = []
-        for n in budgets:
-            errors = [of["gaussian"][n][solver]["error"] for of in known if solver in of["gaussian"][n]]
-            cells.append(f"{statistics.geometric_mean(errors):.2g}" if errors else "")
-        lines.append(f"| {solver} | {' | '.join(cells)} | {' | '.join(_estimate(law['energy'][n][solver]) for n in sampled)} |")
-    return [*lines, f"| the law itself | {' | ' * len(budgets)}{' | '.join([_estimate(law['floor'])] * len(sampled))} |"]
-
-
 def _top(family: Mapping[str, Any]) -> dict[str, Any]:
     """The choice made on other starts: results come ranked."""
     return next(iter(family.values()))
-
-
-def _spacing(choice: str) -> str:
-    return choice.split(" · ", 1)[1].split(" to ")[0] if " · " in choice and not choice.startswith("fitted") else ""
-
-
-def _estimate(told: Mapping[str, float]) -> str:
-    return f"{told['value']:.3f} ± {told['standard_error']:.3f}"
 
 
 def _save(figure: Figure, path: Path) -> None:

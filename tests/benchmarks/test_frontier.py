@@ -1,10 +1,6 @@
-"""The frontier's parts: budgets are kept, the law's error is exact, targets compare the right numbers, and the page says what was saved."""
+"""The frontier's parts: budgets are kept, the law's error is exact, targets compare the right numbers."""
 
 from __future__ import annotations
-
-import importlib.util
-import json
-from pathlib import Path
 
 import pytest
 from benchmarks.frontier import GRIDS, TARGETS, _published, _rows
@@ -15,7 +11,6 @@ from sfumato.noise import BetaTable
 from sfumato.sample import PRESETS, Exponential, Linearisation, ddim, uniform_log_snr
 from sfumato.tune.candidates import Grid, Ground
 
-ROOT = Path(__file__).parents[2]
 GROUND = Ground(BetaTable.linear(), g4().gaussian(), g4())
 FEW = (Grid("log-snr", 0.1), Grid("quadratic"))
 
@@ -59,14 +54,3 @@ def test_targets_compare_what_was_chosen_first_and_can_be_missed():
     assert all(row.passed for row in ratios)
     budget["fitted"] = told(0.36)
     assert not any(row.passed for row in _rows("world", {"self_error": 0.0, "5": budget}) if row.passed is not None)
-
-
-def test_the_page_holds_the_tables_of_the_saved_result():
-    place = ROOT / "docs" / "solvers" / "pictures.py"
-    spec = importlib.util.spec_from_file_location("solver_pictures", place)
-    pictures = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pictures)
-    facts = json.loads(pictures.RESULT.read_text())["facts"]
-    page = (place.parent / "choosing.md").read_text()
-    kept = page.split(pictures.BEGIN)[1].split(pictures.END)[0].strip()
-    assert kept == pictures.tables(facts["worlds"], [str(n) for n in facts["budgets"]])

@@ -67,8 +67,8 @@ def solve(
     Raises:
         ArgumentError: a tolerance below rounding or not below 1, or equal ends.
     """
-    if not 100 * torch.finfo(y.dtype).eps <= tolerance < 1:
-        raise ArgumentError("tolerance", tolerance, f"a tolerance in [{100 * torch.finfo(y.dtype).eps:.1g}, 1)", "Use float64 for less.")
+    if not 50 * torch.finfo(y.dtype).eps <= tolerance < 1:
+        raise ArgumentError("tolerance", tolerance, f"a tolerance in [{50 * torch.finfo(y.dtype).eps:.2g}, 1)", "Use float64 for less.")
     if start == end or max_attempts < 1:
         raise ArgumentError("start, end, max_attempts", (start, end, max_attempts), "two different ends, and at least one attempt")
     u = torch.full((len(y),), float(start), dtype=torch.float64, device=y.device)
@@ -160,6 +160,17 @@ def flow(
 
     Raises:
         ArgumentError: times that are equal or 0, or a tolerance that the dtype cannot meet.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.exact import Gaussian, SpectralCovariance
+        >>> from sfumato.noise import VariancePreserving
+        >>> from sfumato.sample import flow
+        >>> law = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 0.25))
+        >>> denoiser, x = law.denoiser(VariancePreserving()), torch.ones(1, 1, dtype=torch.float64)
+        >>> noise = flow(denoiser, x, 1e-3, 1.0).end  # twice the deviation, so about 2
+        >>> print(f"{noise.item():.3f}, and back {flow(denoiser, noise, 1.0, 1e-3).end.item():.3f}")
+        2.000, and back 1.000
     """
     check_ends(t, s)
     angle = Angle(denoiser.process)
