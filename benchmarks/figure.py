@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
+from sfumato.machine import machine as facts
 
 
 @dataclass(frozen=True)
@@ -86,20 +84,7 @@ def paired_ratio(top: list[float], bottom: list[float]) -> float:
 def machine() -> dict[str, Any]:
     """Facts about the machine and the libraries."""
     packages = ("torch", "diffusers", "accelerate", "azula", "k-diffusion")
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return {**facts(), "load": round(os.getloadavg()[0], 2), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str:

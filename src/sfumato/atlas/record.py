@@ -6,13 +6,9 @@ The file is a list of findings in the order of the atlas, each with the machine 
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import sfumato
 from sfumato.atlas.paper import Paper
@@ -20,6 +16,7 @@ from sfumato.atlas.row import Outcome
 from sfumato.atlas.source import fingerprint, papers
 from sfumato.errors import DataError
 from sfumato.files import write_bytes
+from sfumato.machine import machine
 
 
 class Record:
@@ -45,7 +42,7 @@ class Record:
 
     def add(self, outcome: Outcome) -> None:
         """Keep what a run found, and write the file."""
-        self._found[outcome.row.slug] = {**outcome.to_dict(), "machine": machine()}
+        self._found[outcome.row.slug] = {**outcome.to_dict(), "machine": {**machine(), "sfumato": sfumato.__version__}}
         if self.file is not None:
             places = {paper.slug: i for i, paper in enumerate(papers())}
             entries = sorted(self._found.values(), key=lambda entry: places.get(entry["slug"], len(places)))
@@ -80,21 +77,3 @@ def is_current(entry: dict[str, Any], paper: Paper) -> bool:
 def is_good(entry: dict[str, Any]) -> bool:
     """Whether every check passed and every control failed as it should."""
     return all(check["passed"] for check in entry["checks"]) and all(control["failed_as_it_should"] for control in entry["controls"])
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "sfumato": sfumato.__version__,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

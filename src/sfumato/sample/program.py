@@ -14,7 +14,6 @@ program acts on centred variables, `X_j - alpha_j m` and `D_j - m`; a scalar one
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +31,8 @@ Coefficients = Mapping[int, Tensor]
 """Node (or draw) number to coefficient `(modes,)`, float64."""
 
 FORMAT = 1
+_LARGEST = torch.finfo(torch.float32).max
+"""Of a number in a file: samples are float32."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,17 @@ class Program(Table):
 
     Raises:
         RecipeError: rising times, a row that looks ahead, coefficients that are not finite or of the wrong number of modes.
+
+    Example:
+        >>> from sfumato.noise import FlowMatching
+        >>> from sfumato.sample import PRESETS, Program
+        >>> program = PRESETS["ddim"].compile(FlowMatching(), [1.0, 0.5, 0.0])
+        >>> program.evaluations, program.times
+        (2, (1.0, 0.5, 0.0))
+        >>> {j: round(float(c), 3) for j, c in program.rows[1].data.items()}  # X_1 = ... + 0.5 D_0
+        {0: 0.5}
+        >>> Program.from_dict(program.to_dict()).evaluated
+        (0, 1)
     """
 
     name: str
@@ -141,9 +153,7 @@ def _modes(space: Gaussian | None) -> int:
 
 
 def _is_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(
-        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= sys.float_info.max for v in values
-    )
+    return isinstance(values, list) and all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) <= _LARGEST for v in values)
 
 
 def _row_from_dict(i: int, row: Any, nodes: Mapping[str, int]) -> Row:

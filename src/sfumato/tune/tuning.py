@@ -12,8 +12,6 @@ Every set of starts has draws of its own: to fit, to judge fits while searching,
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +25,7 @@ from sfumato.errors import ArgumentError, ShapeError
 from sfumato.explain import ScoreProbe, score_probe
 from sfumato.explain.worlds import Worlds, fit_worlds
 from sfumato.integrations import PEERS
+from sfumato.machine import machine
 from sfumato.metrics import endpoint_error
 from sfumato.progress import Progress, Silent, Timed
 from sfumato.sample import Denoise, Program, Sampler, Trajectory, reference, reference_times
@@ -142,7 +141,7 @@ class _Job:
             model={"process": self.process.kind, **about},
             data={"name": self.data.name, "train": len(self.data.train), "test": len(self.data.test), "event_shape": list(self.event)},
             settings={name: getattr(settings, name) for name in settings.__dataclass_fields__},
-            machine=_machine(),
+            machine=machine(),
             diagnosis=diagnosis,
             teleport=teleport,
             reference={"evaluations": float(settings.steps), "self_error": half_error, "samples": float(settings.measure)},
@@ -284,13 +283,3 @@ class _Job:
         default = min(within) if within else min(ours, key=lambda n: ours[n].value)
         evidence = {n: {"error": e.value, "standard_error": e.standard_error} for n, e in ours.items()}
         return Recipe(self.event, programs, default, worlds.gaussian, evidence=evidence)
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
