@@ -1,6 +1,7 @@
 """Measures figures and says whether they reach their targets: `python -m benchmarks [NAME ...] [--quick]`.
 
-Writes `benchmarks/results/NAME.json`, and `NAME.md` with the table; a quick run only prints. Exits with 1 if a target is missed.
+`python -m benchmarks faults [PART ...]` runs parts of that one; a figure of which only parts ran is printed and not kept. Otherwise it
+writes `benchmarks/results/NAME.json`, and `NAME.md` with the table; a quick run only prints. Exits with 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ FIGURES = {
     "peers": "13. Every published sampler of diffusers, k-diffusion and azula, and ours, measured alike",
     "family": "14. Processes with two channels beside scalar ones: training and sampling",
     "gpu": "15. What only a GPU can tell: overhead, waiting, compilation, half precision, rates",
+    "faults": "16. Faults: trials that failed, by what was done; none may",
 }
 RESULTS = Path(__file__).parent / "results"
 _MARKS = {True: "reached", False: "MISSED", None: ""}
@@ -53,22 +55,31 @@ def main(arguments: list[str] | None = None) -> int:
         for name, title in FIGURES.items():
             console.print(f"{name:12}  {title}")
         return 0
-    unknown = [name for name in given.names if name not in FIGURES]
+    # of the faults one can name parts
+    parts = given.names[1:] if given.names[:1] == ["faults"] else []
+    names = ["faults"] if parts else given.names
+    unknown = [name for name in names if name not in FIGURES] + _unknown_parts(parts)
     if unknown:
         parser.error(f"no figure named {', '.join(unknown)}; there are {', '.join(FIGURES)}")
     missed = 0
-    for name in given.names or FIGURES:
+    for name in names or FIGURES:
         about, start = machine(), time.perf_counter()
         with console.status(f"measuring {name}"):
-            figure: Figure = importlib.import_module(f"benchmarks.{name}").measure(given.quick)
+            figure: Figure = importlib.import_module(f"benchmarks.{name}").measure(given.quick, *([parts] if parts else []))
         about |= {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - start, 1)}
         console.print(table(name, figure.rows))
         console.print(f"{sentence(about)}\n", style="dim")
-        if not given.quick:
+        if not given.quick and not parts:
             save(name, figure, about)
         missed += sum(row.passed is False for row in figure.rows)
     console.print(f"{missed} targets missed" if missed else "no target missed")
     return int(missed > 0)
+
+
+def _unknown_parts(parts: list[str]) -> list[str]:
+    from benchmarks.faults import PARTS
+
+    return [name for name in parts if name not in PARTS]
 
 
 def table(name: str, rows: list[Row]) -> Table:

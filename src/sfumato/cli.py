@@ -273,6 +273,9 @@ def _guard(command: Callable[[], Any], debug: bool) -> int:
             return 2
         if debug:
             raise
+        if isinstance(e, PermissionError):
+            complain(f"error: {one_line(e.filename)}: expected a file or folder that one may use, got: {e.strerror}.")
+            return 2
         complain(f"error: {type(e).__name__}: {one_line(e)} (run again with --debug for the traceback; this is a bug)", alone=True)
         return 1
     code = out if isinstance(out, int) else 0

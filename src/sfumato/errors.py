@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+_LONGEST = 500
+
+
+def one_line(value: object) -> str:
+    """A value as text for a terminal: one line, of bounded length, with whatever cannot be shown spelled out."""
+    try:
+        text = str(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text[: 2 * _LONGEST].split()))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
 
 class SfumatoError(Exception):
     """Base of every error that sfumato raises on purpose."""
@@ -19,8 +31,8 @@ class ArgumentError(SfumatoError, ValueError):
 
     def __init__(self, name: str, given: object, expected: str, hint: str = "") -> None:
         self.name, self.given, self.expected, self.hint = name, given, expected, hint
-        text = f"{name}: expected {expected}, got {given}"
-        super().__init__(f"{text}. {hint}" if hint else f"{text}.")
+        text = f"{one_line(name)}: expected {one_line(expected)}, got {one_line(given)}"
+        super().__init__(f"{text}. {one_line(hint)}" if hint else f"{text}.")
 
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, object, str, str]]:
         # Exceptions are rebuilt from their arguments when they cross a process boundary.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sfumato.errors import ArgumentError, OutputError
+from sfumato.holding import held
 
 if TYPE_CHECKING:
     from sfumato.data import Dataset
@@ -42,6 +45,18 @@ def writable(folder: Path, ranks: Ranks) -> None:
         probe.unlink()
     except OSError as e:
         raise OutputError(f"--out: expected a folder that can be written, got {folder} ({e.strerror}).") from e
+
+
+@contextmanager
+def alone(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Inside, no other command writes to the folder.
+
+    Raises:
+        OutputError: another one does, or nothing can be written.
+    """
+    writable(folder, ranks)
+    with held(folder) if ranks.first else nullcontext():
+        yield
 
 
 def train_on(

@@ -23,6 +23,7 @@ from sfumato.data.pixels import from_bytes
 from sfumato.errors import DataError
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
+_PACKED, _RATIO = 2**28, 200
 MAPPED = 2**30
 """A float32 `.npy` of more bytes than this stays on disk."""
 
@@ -69,9 +70,13 @@ def _numpy(path: Path, key: str | None) -> Tensor:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError("path", str(path), "an .npz archive", "It is a single array: name it .npy.")
-            array = archive[_pick(archive.files, key, path)]
+            name = _pick(archive.files, key, path)
+            _check_size(archive, name, path)
+            array = archive[name]
     else:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+        raise DataError("path", str(path), "an array of numbers", "The archive holds another file under this name.")
     if array.dtype.kind not in "buif":
         raise DataError(str(path), f"the dtype {array.dtype}", "real numbers")
     if array.dtype.itemsize > 8:
@@ -82,6 +87,14 @@ def _numpy(path: Path, key: str | None) -> Tensor:
         # a mapped array is read-only, and torch cannot say so of a tensor
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
+
+
+def _check_size(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> None:
+    """Refuse an array that is large only since it is packed: to unpack it may take all memory."""
+    for entry in archive.zip.infolist():  # type: ignore[union-attr]
+        if entry.filename in (name, f"{name}.npy") and entry.file_size > max(_PACKED, _RATIO * entry.compress_size):
+            given = f"{entry.file_size:,} bytes packed into {entry.compress_size:,} for {name} of {path}"
+            raise DataError("path", given, f"data that unpack to at most {_RATIO} times their size", "Save it unpacked, as .npy.")
 
 
 def _safetensors(path: Path, key: str | None) -> Tensor:

@@ -134,6 +134,13 @@ def split(name: str, samples: Tensor, labels: Tensor | None = None, classes: int
 
     Raises:
         DataError: fewer than three samples, or what `Dataset` refuses.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.data import split
+        >>> data = split("ramps", torch.linspace(0, 1, 60).reshape(30, 2))
+        >>> len(data.train), len(data.test), data.event_shape
+        (25, 5, (2,))
     """
     n = samples.shape[0]
     if n < 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sfumato.errors import ArgumentError, MissingExtraError, OutputError, ShapeError
+from sfumato.data.dataset import check_finite
+from sfumato.errors import ArgumentError, MissingExtraError, ShapeError
+from sfumato.files import write_bytes
 
 SUFFIXES = (".png", ".npy", ".safetensors")
 
@@ -28,27 +31,28 @@ def check_suffix(path: Path) -> str:
 
 
 def write_samples(samples: Float[Tensor, "n *event"], path: str | Path) -> None:
-    """Write samples as a grid of images (`.png`) or as numbers (`.npy`, `.safetensors` under the key `samples`).
+    """Write samples as a grid of images (`.png`) or as numbers (`.npy`, `.safetensors` under the key `samples`), whole or not at all.
 
     Raises:
         ArgumentError: another ending.
         ShapeError: a picture of events that are no images.
-        OutputError: the file cannot be written.
+        DataError: samples that are not finite.
+        OutputError: the file cannot be written; one that was there stays.
     """
     path = Path(path)
     suffix = check_suffix(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix == ".png":
-            _write_png(grid_of(samples), path)
-        elif suffix == ".npy":
-            np.save(path, samples.detach().cpu().numpy())
-        else:
-            from safetensors.torch import save_file
+    check_finite(samples, "samples")
+    if suffix == ".png":
+        content = _png(grid_of(samples))
+    elif suffix == ".npy":
+        out = io.BytesIO()
+        np.save(out, samples.detach().cpu().numpy())
+        content = out.getvalue()
+    else:
+        from safetensors.torch import save
 
-            save_file({"samples": samples.detach().cpu().contiguous()}, path)
-    except OSError as e:
-        raise OutputError(f"{path}: expected a file that can be written, got: {e.strerror or e}.") from e
+        content = save({"samples": samples.detach().cpu().contiguous()})
+    write_bytes(path, content)
 
 
 def grid_of(images: Float[Tensor, "n *event"], *, gap: int = 1) -> Float[Tensor, "channels height width"]:
@@ -69,7 +73,7 @@ def grid_of(images: Float[Tensor, "n *event"], *, gap: int = 1) -> Float[Tensor,
     return out
 
 
-def _write_png(picture: Tensor, path: Path) -> None:
+def _png(picture: Tensor) -> bytes:
     try:
         from PIL import Image
     except ImportError as e:
@@ -78,4 +82,6 @@ def _write_png(picture: Tensor, path: Path) -> None:
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     # small pictures are shown at a size one can see
     scale = max(1, 512 // max(image.size))
-    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(path)
+    out = io.BytesIO()
+    image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(out, "PNG")
+    return out.getvalue()

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sfumato.denoise import EDMUNet, Preconditioned
 from sfumato.errors import ArgumentError, CheckpointError
+from sfumato.holding import held
 from sfumato.integrations.inert_pickle import Inert, inert_tensor, read_inert_file
 from sfumato.learn import save_model
 from sfumato.noise import EDM
@@ -134,7 +135,8 @@ def convert(path: str | Path, out: str | Path) -> Preconditioned:
         OutputError: the folder cannot be written.
     """
     denoiser, facts = read_edm(path)
-    save_model(denoiser, out, facts)
+    with held(Path(out)):
+        save_model(denoiser, out, facts)
     return denoiser
 
 

@@ -14,10 +14,11 @@ import torch
 
 from sfumato.denoise import Preconditioned
 from sfumato.errors import ArgumentError, CheckpointError, MissingExtraError
+from sfumato.files import write_bytes
 from sfumato.integrations.subject import HUB, is_pipeline
 from sfumato.learn import about_model, load_model, save_model
 from sfumato.learn.training.checkpoint import CONFIG, WEIGHTS
-from sfumato.learn.training.files import read_json, write_bytes
+from sfumato.learn.training.files import read_json
 
 CARD = "README.md"
 _RECIPE = ("recipe.json", "statistics.safetensors")

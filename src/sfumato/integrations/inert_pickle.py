@@ -33,7 +33,18 @@ _OPCODES = """
     GLOBAL STACK_GLOBAL REDUCE NEWOBJ NEWOBJ_EX BUILD BINPERSID
 """
 _ALLOWED = frozenset(_OPCODES.split())
-_BROKEN = (pickle.UnpicklingError, EOFError, OSError, OverflowError, MemoryError, LookupError, TypeError, AttributeError, ValueError)
+_BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    OverflowError,
+    MemoryError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ValueError,
+    RecursionError,
+)
 _MAGIC = 0x1950A86A20F9469CFC6C
 """What the storages' own format begins with."""
 _AXES = 8
@@ -71,8 +82,48 @@ class Inert(dict):
         self.state = state
 
 
-class _Reader(pickle.Unpickler):
-    """The machine, with nothing to call."""
+_MACHINE: Any = pickle._Unpickler
+
+
+class _Reader(_MACHINE):  # type: ignore[misc]
+    """The machine, with nothing to call.
+
+    It is the one in Python, which can be told what may be a key: to hash a tuple is to walk it, and a few bytes make one that doubles in
+    size with each of them.
+    """
+
+    def load_setitem(self) -> None:
+        self._hash(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        self._hash(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        self._hash(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        self._hash(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        self._hash(self.stack)
+        super().load_frozenset()
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **_MACHINE.dispatch,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+    }
+
+    def _hash(self, keys: list[Any]) -> None:
+        if any(isinstance(key, tuple | frozenset) for key in keys):
+            raise CheckpointError("file", "a pickle with a tuple or a set as a key", "texts and numbers as keys", _HINT)
 
     def find_class(self, module: str, name: str) -> Any:
         ours = module.partition(".")[0] in _PACKAGES or (module == "builtins" and name in _BUILTINS)
@@ -91,12 +142,17 @@ def read_inert(stream: io.BytesIO | mmap.mmap) -> Any:
         CheckpointError: it is truncated, broken, asks for what no checkpoint needs, or has instructions that none has.
     """
     start = stream.tell()
+    stream.seek(0, io.SEEK_END)
+    size = stream.tell()
+    stream.seek(start)
     try:
         for count, (code, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
             if code.name not in _ALLOWED:
                 raise CheckpointError("file", f"a pickle with the instruction {code.name}", "tensors and plain containers", _HINT)
             if code.name.endswith("BINPUT") and int(argument or 0) > count:
                 raise CheckpointError("file", f"a pickle that counts to {argument} in {count} steps", "a sound one", _HINT)
+            if code.name == "FRAME" and int(argument or 0) > size - stream.tell():
+                raise CheckpointError("file", f"a pickle with a frame of {argument} bytes", "frames that the file holds", _HINT)
         end = stream.tell()
         stream.seek(start)
         out = _Reader(stream).load()

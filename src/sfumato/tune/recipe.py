@@ -1,7 +1,7 @@
 """A recipe: the programs that tuning chose, as plain data that executes nothing.
 
 A recipe is a folder: `recipe.json` (format, process, event shape, one program per budget, the evidence, where the model is) and
-`statistics.safetensors` (the Gaussian law over whose modes the programs run). Both are written beside their place and moved there whole.
+`statistics.safetensors` (the Gaussian law over whose modes the programs run). They are replaced together, see `recipe_statistics`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from typing import Any
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, MissingExtraError, RecipeError
 from sfumato.exact import Gaussian
-from sfumato.learn.training.files import write_bytes
-from sfumato.learn.training.law_file import read_law, write_law
 from sfumato.sample import Program, Sampler
+from sfumato.tune.recipe_statistics import MARK, STATISTICS, read_pair, write_pair
 
 FORMAT = 1
-STATISTICS = "statistics.safetensors"
 _KEYS = {"format", "sfumato", "event_shape", "model", "classes", "default", "programs", "evidence"}
 
 
@@ -36,6 +34,19 @@ class Recipe:
         model: where the model is, relative to the recipe's folder or absolute; None if the user brings it.
         classes: how many classes the model is conditioned on, or None.
         evidence: by budget, the measured `error` and its `standard_error`.
+
+    Example:
+        >>> import tempfile
+        >>> from sfumato.noise import VariancePreserving
+        >>> from sfumato.sample import PRESETS, uniform_log_snr
+        >>> from sfumato.tune import Recipe
+        >>> process = VariancePreserving()
+        >>> programs = {n: PRESETS["unipc-2-bh2"].compile(process, uniform_log_snr(process, n)) for n in (5, 8)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Recipe((1, 8, 8), programs, default=8).save(folder)
+        ...     again = Recipe.load(folder)
+        >>> again.default, again.program(5).evaluations
+        (8, 5)
     """
 
     event_shape: tuple[int, ...]
@@ -108,9 +119,7 @@ class Recipe:
             OutputError: the folder cannot be written. What was there before stays.
         """
         folder = Path(folder)
-        if self.law is not None:
-            write_law(folder / STATISTICS, self.law)
-        write_bytes(folder / "recipe.json", json.dumps(self.to_dict(), indent=1).encode())
+        write_pair(folder, self.to_dict(), self.law)
         return folder / "recipe.json"
 
     @classmethod
@@ -126,9 +135,9 @@ class Recipe:
             data = json.loads(path.read_bytes())
         except OSError as e:
             raise RecipeError("recipe", str(path), "a recipe's folder or its recipe.json", f"It cannot be read: {e.strerror}.") from e
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise RecipeError("recipe", str(path), "JSON", "The file is truncated or was altered.") from e
-        return cls.from_dict(data, read_law(path.parent / STATISTICS))
+        return cls.from_dict(data, read_pair(path.parent, data))
 
     @classmethod
     def from_dict(cls, data: Any, law: Gaussian | None) -> Recipe:
@@ -141,13 +150,13 @@ class Recipe:
             raise RecipeError("recipe", type(data).__name__, "an object")
         if data.get("format") != FORMAT:
             raise RecipeError("recipe.format", data.get("format"), f"format {FORMAT}", "It was written by another version of sfumato.")
-        if set(data) != _KEYS:
+        if set(data) - {MARK} != _KEYS:
             raise RecipeError("recipe", f"the keys {sorted(data)}", f"exactly the keys {sorted(_KEYS)}")
         shape, programs, evidence = data["event_shape"], data["programs"], data["evidence"]
         if not isinstance(shape, list) or not shape or not all(_is_count(n) for n in shape):
             raise RecipeError("recipe.event_shape", shape, "a list of positive sizes")
         for name, value in (("programs", programs), ("evidence", evidence)):
-            if not isinstance(value, dict) or not all(str(n).isdecimal() and isinstance(v, dict) for n, v in value.items()):
+            if not isinstance(value, dict) or not all(_is_budget(str(n)) and isinstance(v, dict) for n, v in value.items()):
                 raise RecipeError(f"recipe.{name}", type(value).__name__, "an object by number of evaluations")
         if not all(_is_number(v) for e in evidence.values() for v in e.values()):
             raise RecipeError("recipe.evidence", "other values", "plain numbers")
@@ -165,6 +174,11 @@ class Recipe:
             table = {key: value for key, value in program.items() if key != "spectral"}
             read[int(n)] = Program.from_dict(table, law if program["spectral"] else None)
         return cls(tuple(shape), read, data["default"], law, model, classes, {int(n): e for n, e in evidence.items()})
+
+
+def _is_budget(key: str) -> bool:
+    # int() refuses thousands of digits with an error of its own
+    return key.isdecimal() and len(key) < 20
 
 
 def _is_number(value: Any) -> bool:

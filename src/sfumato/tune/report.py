@@ -13,7 +13,7 @@ from typing import Any
 from sfumato.errors import ArgumentError
 from sfumato.explain.gallery import gallery
 from sfumato.explain.page import css, svg
-from sfumato.learn.training.files import write_bytes
+from sfumato.files import write_bytes
 from sfumato.metrics import Estimate
 from sfumato.tune import findings, plots
 from sfumato.tune.findings import Comparison, is_finite

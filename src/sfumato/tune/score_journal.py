@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.errors import CheckpointError, OutputError
+from sfumato.files import write_bytes
 
 FORMAT = 1
 
@@ -32,9 +33,10 @@ class ScoreJournal:
             if lines and lines[0] != header:
                 raise CheckpointError("journal", str(path), "scores of this very search", "Give another file to start anew.")
             self.known = [_read(line, path) for line in lines[1:]]
-            path.write_text("\n".join([header, *lines[1:], ""]), encoding="utf-8")
-        except OSError as e:
-            raise OutputError(f"journal: {path} cannot be used: {e.strerror}.") from e
+            # whole lines only, also if this is interrupted
+            write_bytes(path, "\n".join([header, *lines[1:], ""]).encode())
+        except (OSError, UnicodeDecodeError) as e:
+            raise OutputError(f"journal: {path} cannot be used: {getattr(e, 'strerror', None) or e}.") from e
 
     def value(self, what: str, measure: Callable[[], float]) -> float:
         """The score of the next thing in order: as it was written down, else measured and written.
@@ -50,8 +52,11 @@ class ScoreJournal:
         else:
             score = measure()
             self.known.append((check, score))
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([check, score]) + "\n")
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([check, score]) + "\n")
+            except OSError as e:
+                raise OutputError(f"journal: {self.path} cannot be written: {e.strerror or e}.") from e
         self.read += 1
         return score
 

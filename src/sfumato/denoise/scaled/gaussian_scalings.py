@@ -124,5 +124,9 @@ def gaussian_from_config(config: dict[str, Any], tensors: dict[str, Tensor]) -> 
         basis = CosineBasis(config["shape"], channels=config["channels"], dtype=mean.dtype)
     else:
         raise ArgumentError("scalings.basis", repr(config["basis"]), "matrix, identity or cosine")
+    if spectrum.shape != (basis.rank + bool(basis.codim),):
+        raise ArgumentError(
+            "scalings.spectrum", tuple(spectrum.shape), f"{basis.rank} variances, and one more for the rest if there is any"
+        )
     rest = float(spectrum[basis.rank]) if basis.codim else 0.0
     return GaussianScalings(Gaussian(mean, SpectralCovariance(basis, spectrum[: basis.rank], rest), config["event_shape"]))

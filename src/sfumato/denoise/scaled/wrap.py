@@ -39,6 +39,17 @@ class Wrapped(Denoiser):
 
     Raises:
         ArgumentError: an unknown view or clock, or the clock "index" for a process without a table.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.denoise import Wrapped
+        >>> from sfumato.exact import Gaussian, SpectralCovariance
+        >>> from sfumato.noise import FlowMatching
+        >>> exact = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 0.25)).denoiser(FlowMatching())
+        >>> network = lambda x, time, condition: exact.velocity(x, 1 - time.double())  # yours; it counts time from noise to data
+        >>> wrapped, x = Wrapped(network, exact.process, predicts="velocity", time=lambda t: 1 - t), torch.ones(1, 1, dtype=torch.float64)
+        >>> print(f"{wrapped.denoise(x, 0.3).item():.4f} {exact.denoise(x, 0.3).item():.4f}")
+        0.8235 0.8235
     """
 
     def __init__(

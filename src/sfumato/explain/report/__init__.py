@@ -91,7 +91,7 @@ def explain(
     """Ask, and write `explain.html` and `explain.json` into a folder; see `ask`."""
     import json
 
-    from sfumato.learn.training.files import write_bytes
+    from sfumato.files import write_bytes
 
     panels = ask(denoiser, data, only, seed=seed, progress=progress)
     known = facts(denoiser, data, about or {"name": "the model"})

@@ -13,7 +13,7 @@ from sfumato.explain.explanation import Explanation
 from sfumato.explain.gallery import gallery
 from sfumato.explain.page import COLOURS, TEXT, css, round_numbers, svg, ticks
 from sfumato.explain.report.panel import Panel
-from sfumato.learn.training.files import write_bytes
+from sfumato.files import write_bytes
 
 _WIDE, _NARROW = 500, 350
 _CYCLE = ("ours", "peer", "three", "four", "classic", "one")

@@ -161,6 +161,18 @@ def score_probe(
     Raises:
         ArgumentError: no ratios, a ratio the process does not have, no approximant, or another place to probe at.
         DataError: fewer than two samples, which have no standard deviation.
+
+    Example:
+        >>> from sfumato.data import moons
+        >>> from sfumato.exact import fit_gaussian, fit_mixture
+        >>> from sfumato.explain import score_probe
+        >>> from sfumato.noise import VariancePreserving
+        >>> data, process = moons(), VariancePreserving()
+        >>> model = fit_mixture(data.batches(512), 8).denoiser(process)  # stands for a network
+        >>> gaussian = fit_gaussian(data.batches(512)).denoiser(process)
+        >>> found = score_probe(model, {"gaussian": gaussian}, data.test[:200], [1.0, 3.0, 10.0])
+        >>> [round(share, 3) for share in found.explained["gaussian"][0]]  # of the score, by noise level
+        [0.987, 1.0, 1.0]
     """
     if not ratios or not approximants:
         raise ArgumentError("ratios, approximants", (list(ratios), sorted(approximants)), "at least one of each")

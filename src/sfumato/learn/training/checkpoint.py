@@ -7,19 +7,23 @@ ever unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from sfumato.denoise import GaussianScalings, Isotropic, Network, Preconditioned, Scalings, network_from_config
 from sfumato.denoise.scaled.gaussian_scalings import gaussian_from_config
 from sfumato.errors import ArgumentError, CheckpointError
-from sfumato.learn.training.files import read_json, read_tensors, write_bytes, write_tensors
+from sfumato.files import write_bytes
+from sfumato.learn.training.files import read_json, read_tensors, write_tensors
 from sfumato.noise import process_from_dict
 
+_BROKEN = (ArgumentError, ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, RuntimeError)
 VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -57,6 +61,17 @@ def save_model(denoiser: Preconditioned, folder: str | Path, about: Mapping[str,
     Raises:
         ArgumentError: see `model_config`.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from sfumato.data import moons
+        >>> from sfumato.learn import default_denoiser, load_model, save_model
+        >>> data = moons()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_model(default_denoiser(data), folder, about={"data": "moons"})
+        ...     denoiser = load_model(folder)
+        >>> denoiser.denoise(data.test[:3], 0.5).shape
+        torch.Size([3, 2])
     """
     config = model_config(denoiser, about)
     tensors = {f"network.{name}": value for name, value in denoiser.network.state_dict().items()}
@@ -73,10 +88,12 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Precon
     """
     config, tensors = _read(Path(folder))
     try:
-        process, network = process_from_dict(config["process"]), network_from_config(config["network"])
+        process, weights = process_from_dict(config["process"]), _under("network.", tensors)
+        with _no_larger(weights):
+            network = network_from_config(config["network"])
         scalings = _scalings(config["scalings"], _under("scalings.", tensors))
-        network.load_state_dict(_under("network.", tensors))
-    except (ArgumentError, KeyError, TypeError, RuntimeError) as error:
+        network.load_state_dict(weights)
+    except _BROKEN as error:
         raise CheckpointError("model", str(folder), "a model of this version of sfumato", str(error)) from error
     return Preconditioned(network, process, scalings).to(device).eval()
 
@@ -99,7 +116,29 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if record != config:
         hint = "They are of two models, or one was altered."
         raise CheckpointError("model", str(folder), f"a {CONFIG} and a {WEIGHTS} that agree", hint)
+    if not isinstance(config.get("about"), dict):
+        raise CheckpointError("about", type(config.get("about")).__name__, "an object")
+    if bad := [name for name, value in tensors.items() if value.is_complex() or not bool(torch.isfinite(value).all())]:
+        raise CheckpointError("model", f"numbers that are not real or not finite in {bad[0]}", "finite weights")
     return config, tensors
+
+
+@contextmanager
+def _no_larger(weights: dict[str, Tensor]) -> Iterator[None]:
+    """Inside, a network is built only as far as it has no more numbers than its file: a few altered bytes shall not fill the memory."""
+    left = sum(value.numel() for value in weights.values())
+
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.numel()
+        if left < 0:
+            raise CheckpointError("network", "more weights", "as many as the file holds")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from sfumato.errors import CheckpointError, OutputError
+from sfumato.errors import CheckpointError
+from sfumato.files import write_bytes
 
 
 def digest(tensors: dict[str, Tensor], record: str = "") -> str:
@@ -29,36 +29,13 @@ def digest(tensors: dict[str, Tensor], record: str = "") -> str:
     return out.hexdigest()
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Put `content` at `path`: at every moment, and after a crash at any moment, the file there is the old one or the new one, whole.
-
-    Raises:
-        OutputError: the folder cannot be made or written.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        if os.name == "posix":
-            # the new name itself is only safe once the folder is
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from error
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-    """Write tensors and a JSON record as one file, atomically."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> str:
+    """Write tensors and a JSON record as one file, atomically; returns its checksum."""
     text = json.dumps(record, sort_keys=True)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(whole, metadata={"record": text, "sha256": digest(whole, text)}))
+    mark = digest(whole, text)
+    write_bytes(path, save(whole, metadata={"record": text, "sha256": mark}))
+    return mark
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -76,7 +53,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     text = metadata.get("record", "")
     if metadata.get("sha256") != digest(tensors, text):
         raise CheckpointError("file", str(path), "a file written by sfumato, unaltered", "Its checksum is missing or does not match.")
-    return tensors, json.loads(text)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("file", str(path), "a record in JSON", str(error)) from error
+    if not isinstance(record, dict):
+        raise CheckpointError("file", f"{type(record).__name__} in {path}", "a record that is a JSON object")
+    return tensors, record
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ from torch import Tensor
 from sfumato.data import Dataset, check_finite
 from sfumato.denoise import Preconditioned
 from sfumato.errors import ArgumentError, DataError, ShapeError
+from sfumato.holding import held
 from sfumato.learn.losses.loss import DenoisingLoss
 from sfumato.learn.training.average import Average
 from sfumato.learn.training.checkpoint import model_config, save_model
 from sfumato.learn.training.files import digest
-from sfumato.learn.training.interrupt import interruption
 from sfumato.learn.training.presets import default_loss
 from sfumato.learn.training.run import STATE, Run
 from sfumato.learn.training.settings import FitSettings
 from sfumato.learn.training.stream import Stream
+from sfumato.stopping import interruption
 
 OnStep = Callable[[int, Preconditioned, Average], None]
 """Called before the first step of a new run and after every step, with the number of steps made, the denoiser with its raw weights, and
@@ -87,8 +89,17 @@ def fit(
         ArgumentError: a loss that is no longer finite (the last saved state stays), labels that the network does not know, a batch that
             the processes cannot share equally, half precision that needs loss scaling.
         CheckpointError: the folder's state is broken, or of a run with other settings or data.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process is writing to it.
         KeyboardInterrupt: Ctrl-C; the state has been saved, if there is a folder.
+
+    Example:
+        >>> from sfumato.data import moons
+        >>> from sfumato.learn import FitSettings, default_denoiser, fit
+        >>> data = moons()
+        >>> denoiser = default_denoiser(data)
+        >>> result = fit(denoiser, data, FitSettings(steps=5, batch_size=32))
+        >>> len(result.losses)
+        5
     """
     accelerator = accelerator or Accelerator()
     if save_every < 1:
@@ -104,14 +115,15 @@ def fit(
         place = _Place(Path(folder), about, _identity(denoiser, clean, labels, settings, loss, accelerator))
     stream = Stream(clean, labels, loss, denoiser.process, settings.batch_size, settings.seed, accelerator.device)
     run = Run(denoiser.train(), stream, settings, loss, accelerator)
-    if place is not None and resume and (place.folder / STATE).exists():
-        run.restore(place.folder, place.identity)
-    first, start = run.done, time.perf_counter()
-    try:
-        _loop(run, place, save_every, on_step, progress)
-    finally:
-        accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
-        denoiser.eval()
+    with held(place.folder) if place is not None and accelerator.is_main_process else nullcontext():
+        if place is not None and resume and (place.folder / STATE).exists():
+            run.restore(place.folder, place.identity)
+        first, start = run.done, time.perf_counter()
+        try:
+            _loop(run, place, save_every, on_step, progress)
+        finally:
+            accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
+            denoiser.eval()
     seconds = time.perf_counter() - start
     run.average.copy_to(denoiser)
     made = run.done - first
@@ -144,20 +156,29 @@ def _loop(run: Run, place: _Place | None, save_every: int, on_step: OnStep | Non
             done = run.done
             if on_step is not None:
                 on_step(done, run.denoiser, run.average)
-            saving = place is not None and (done % save_every == 0 or done == total or stop.requested)
-            if saving or stop.requested or done == total or done % _LOOK == 0:
+            looking = done % _LOOK == 0 or done % save_every == 0 or done == total
+            stopping = _agreed(run, stop.requested, looking)
+            if looking or stopping:
                 recent = run.look()
                 if progress is not None:
                     progress(done, total, recent)
-            if saving and place is not None:
+            if place is not None and (done % save_every == 0 or done == total or stopping):
                 place.save(run)
-            if stop.requested and done < total:
+            if stopping and done < total:
                 kept = (
                     f"the same call goes on from there, its state is in {place.folder}"
                     if place
                     else "nothing was kept, for want of a folder"
                 )
                 raise KeyboardInterrupt(f"stopped after {done} of {total} steps; {kept}")
+
+
+def _agreed(run: Run, asked: bool, looking: bool) -> bool:
+    """Whether to stop after this step: as soon as it is asked, but of several processes all together, where they wait to look anyway."""
+    accelerator = run.accelerator
+    if accelerator.num_processes == 1:
+        return asked
+    return looking and bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device), "sum") > 0)
 
 
 def _examples(denoiser: Preconditioned, data: Dataset | Tensor) -> tuple[Tensor, Tensor | None, dict[str, Any]]:

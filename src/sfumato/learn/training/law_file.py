@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from sfumato.errors import ArgumentError, CheckpointError, RecipeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.learn.training.files import read_tensors, write_tensors
@@ -12,8 +14,8 @@ _FORMAT = 1
 _TENSORS = {"mean", "vectors", "eigenvalues", "rest"}
 
 
-def write_law(path: Path, law: Gaussian) -> None:
-    """Write a law as safetensors, atomically.
+def write_law(path: Path, law: Gaussian) -> str:
+    """Write a law as safetensors, atomically; returns the file's checksum.
 
     Raises:
         OutputError: the folder cannot be written. What was there before stays.
@@ -25,7 +27,16 @@ def write_law(path: Path, law: Gaussian) -> None:
         "eigenvalues": covariance.spectrum[: covariance.rank],
         "rest": covariance.spectrum[covariance.rank :],
     }
-    write_tensors(path, tensors, {"format": _FORMAT})
+    return write_tensors(path, tensors, {"format": _FORMAT})
+
+
+def law_mark(path: Path) -> str | None:
+    """The checksum that a law's file carries, unverified; None if there is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256")
+    except (SafetensorError, OSError):
+        return None
 
 
 def read_law(path: Path) -> Gaussian | None:
@@ -42,6 +53,8 @@ def read_law(path: Path) -> Gaussian | None:
         raise RecipeError("statistics", str(path), e.expected, e.hint) from e
     if set(tensors) != _TENSORS:
         raise RecipeError("statistics", sorted(tensors), f"the tensors {sorted(_TENSORS)}")
+    if odd := [name for name, value in tensors.items() if not value.is_floating_point()]:
+        raise RecipeError(f"statistics.{odd[0]}", tensors[odd[0]].dtype, "real numbers")
     vectors, rest = tensors["vectors"], tensors["rest"]
     if vectors.ndim != 2 or len(rest) > 1:
         raise RecipeError("statistics", (tuple(vectors.shape), len(rest)), "vectors (dim, rank) and at most one rest")

@@ -21,6 +21,7 @@ from sfumato.learn.training.stream import Stream
 STATE = "training.safetensors"
 VERSION = 1
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_HINT = "Lower the learning rate, or check the scale of the data; the last state that was saved is kept."
 
 
 class Run:
@@ -81,18 +82,25 @@ class Run:
         for loss, norm in values:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 given = f"a loss of {loss:.4g} with a gradient of norm {norm:.4g} at step {len(self.losses)}"
-                raise ArgumentError("fit", given, "a run that stays finite", "Lower the learning rate, or check the scale of the data.")
+                raise ArgumentError("fit", given, "a run that stays finite", _HINT)
             self.losses.append(loss)
         return sum(loss for loss, _ in values) / len(values)
 
     def save(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Write the state, atomically; `identity` says which run it is of. To be called after `look`."""
+        """Write the state, atomically; `identity` says which run it is of. To be called after `look`.
+
+        Raises:
+            ArgumentError: weights or moments that are not finite, which the loss of the next step would show; nothing is written.
+            OutputError: the folder cannot be written.
+        """
         named = [name for name, _ in self.denoiser.named_parameters()]
         moments = self.optimizer.state_dict()["state"]
         tensors = {f"weights.{name}": value for name, value in self.denoiser.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.tensors.items()}
         tensors |= {f"{key}.{name}": moments[i][key] for i, name in enumerate(named) for key in _MOMENTS}
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+            raise ArgumentError("fit", f"weights that are not finite after step {self.done - 1}", "a run that stays finite", _HINT)
         write_tensors(folder / STATE, tensors, {"format": "sfumato-training", "version": VERSION, "run": identity})
 
     def restore(self, folder: Path, identity: dict[str, Any]) -> None:
@@ -104,8 +112,8 @@ class Run:
         tensors, record = read_tensors(folder / STATE)
         if record.get("format") != "sfumato-training" or record.get("version") != VERSION:
             raise CheckpointError("folder", str(folder), f"the state of a training run, version {VERSION}")
-        _check_same(record["run"], identity, folder)
-        # only now, since the identity says that the names and shapes are those of this denoiser
+        _check_same(record.get("run"), identity, folder)
+        self._check_tensors(tensors, folder)
         self.denoiser.load_state_dict({name: tensors[f"weights.{name}"] for name in self.denoiser.state_dict()})
         for name, value in self.average.tensors.items():
             value.copy_(tensors[f"average.{name}"])
@@ -114,8 +122,24 @@ class Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.losses = tensors["losses"].tolist()
 
+    def _check_tensors(self, tensors: dict[str, Tensor], folder: Path) -> None:
+        """The tensors are those of this run's state, in name, shape and kind, and all their numbers finite."""
+        due: dict[str, Tensor] = {f"weights.{name}": value for name, value in self.denoiser.state_dict().items()}
+        due |= {f"average.{name}": value for name, value in self.average.tensors.items()}
+        for name, weight in self.denoiser.named_parameters():
+            due |= {f"{key}.{name}": torch.zeros(()) if key == "step" else weight for key in _MOMENTS}
+        due["losses"] = torch.zeros(min(tensors.get("losses", torch.zeros(0)).numel(), self.settings.steps), dtype=torch.float64)
+        for name, value in due.items():
+            found = tensors.get(name)
+            if found is None or found.shape != value.shape or found.dtype != value.dtype or not bool(torch.isfinite(found).all()):
+                given = "none" if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+                wanted = f"finite {value.dtype} of shape {tuple(value.shape)}"
+                raise CheckpointError(f"{name} in {folder / STATE}", given, wanted, "The file was altered.")
 
-def _check_same(saved: dict[str, Any], given: dict[str, Any], folder: Path) -> None:
+
+def _check_same(saved: Any, given: dict[str, Any], folder: Path) -> None:
+    if not isinstance(saved, dict):
+        raise CheckpointError("folder", str(folder), "a state that says which run it is of")
     different = sorted(key for key in saved.keys() | given.keys() if saved.get(key) != given.get(key))
     if not different:
         return
