@@ -89,6 +89,16 @@ class Denoiser(ABC):
 
     A denoiser is a function of `(x, t, condition)`; guidance and wrappers are denoisers built of denoisers. What it is conditioned on
     (class labels, observations) is passed through unread as `condition`.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.exact import Gaussian, SpectralCovariance
+        >>> from sfumato.noise import VariancePreserving
+        >>> law = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 1.0))
+        >>> denoiser, x = law.denoiser(VariancePreserving()), torch.ones(1, 1, dtype=torch.float64)
+        >>> t = float(denoiser.process.time_of_ratio(1.0))
+        >>> print(f"{denoiser.denoise(x, t).item():.4f} {denoiser.noise(x, t).item():.4f} {denoiser.score(x, t).item():.4f}")
+        0.7071 0.7071 -1.0000
     """
 
     process: ScalarProcess

@@ -79,6 +79,13 @@ def noise(
 
     Raises:
         ArgumentError: a sequence of another length than `batch`, or a seed that is none of the three kinds.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.seeds import noise
+        >>> many, alone = noise(7, 100, (2,)).draw(0), noise(7, 1, (2,), first=41).draw(0)
+        >>> torch.equal(many[41], alone[0])
+        True
     """
     if batch < 0 or first < 0:
         raise ArgumentError("batch, first", (batch, first), "counts of at least 0")

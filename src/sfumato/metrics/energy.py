@@ -29,6 +29,13 @@ def energy_distance(x: Tensor, y: Tensor, block: int = 2048) -> Estimate:
         ArgumentError: a block under 1.
         DataError: fewer than 4 samples, NaN or infinite values.
         ShapeError: events of different shapes.
+
+    Example:
+        >>> from sfumato.metrics import energy_distance
+        >>> from sfumato.seeds import noise
+        >>> x, y = (noise(seed, 500, (2,)).draw(0) for seed in (0, 1))
+        >>> print(energy_distance(x, y), "of one law;", energy_distance(x, y + 1), "of two")
+        0.000 ± 0.005 of one law; 0.89 ± 0.07 of two
     """
     a, b = as_pair(x, y, least=4)
     centre = a.mean(0)  # distances come from inner products, which lose digits far from the origin

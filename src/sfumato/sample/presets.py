@@ -1,4 +1,16 @@
-"""The published solvers by name: what recipes, tables and generic tests run over. A new solver is one line here."""
+"""The published solvers by name: what recipes, tables and generic tests run over. A new solver is one line here.
+
+Example:
+    >>> from sfumato.noise import VariancePreserving
+    >>> from sfumato.sample import PRESETS, uniform_log_snr
+    >>> process = VariancePreserving()
+    >>> for name in ("ddim", "unipc-3-bh2", "heun"):
+    ...     program = PRESETS[name].compile(process, uniform_log_snr(process, 8))
+    ...     print(name, PRESETS[name].order, program.evaluations)
+    ddim 1 8
+    unipc-3-bh2 2 8
+    heun 2 15
+"""
 
 from __future__ import annotations
 

@@ -24,6 +24,19 @@ class Sampler:
         program: the table.
         event_shape: the shape of one sample.
         dtype, device: of the state. Coefficients are float64 until they are applied.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.exact import Empirical
+        >>> from sfumato.noise import VariancePreserving
+        >>> from sfumato.sample import PRESETS, Sampler, uniform_log_snr
+        >>> denoiser = Empirical(torch.tensor([[-1.0], [1.0]])).denoiser(VariancePreserving())
+        >>> program = PRESETS["dpm-solver++-2m"].compile(denoiser.process, uniform_log_snr(denoiser.process, 10))
+        >>> samples = Sampler(denoiser, program, (1,)).sample(6, seed=0)
+        >>> [round(v) for v in samples.flatten().tolist()]
+        [1, -1, 1, -1, 1, -1]
+        >>> Sampler(denoiser, program, (1,)).sample(1, seed=0, first=4).round().item()  # number 4, alone
+        1.0
     """
 
     denoiser: Denoiser

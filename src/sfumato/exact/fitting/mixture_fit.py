@@ -67,6 +67,14 @@ def fit_mixture(
         DataError: an empty stream, NaN or infinite values, constant data, fewer distinct samples than components.
         ArgumentError: an iterator; no component or iteration; a floor outside [0, 1); a rank outside [0, dim), or none beyond `DENSE`
             dimensions; a component that collapsed for want of a floor.
+
+    Example:
+        >>> from sfumato.data import moons
+        >>> from sfumato.exact import fit_gaussian, fit_mixture
+        >>> data = moons()
+        >>> gains = [fit_mixture(data.batches(512), n).log_prob(data.test).mean() for n in (1, 8)]
+        >>> print(f"{float(gains[1] - gains[0]):.2f} nats better than one Gaussian")
+        1.44 nats better than one Gaussian
     """
     data = Stream(batches)
     if components < 1 or iterations < 1 or not 0 <= floor < 1:

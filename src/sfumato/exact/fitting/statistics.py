@@ -126,6 +126,13 @@ def fit_gaussian(batches: Batches, rank: int | None = None, *, floor: float = 0.
     Raises:
         DataError: an empty stream, NaN or infinite values, unequal shapes, constant data, fewer samples than the rank asked for.
         ArgumentError: an iterator; a rank outside [0, dim], a negative floor, no pass.
+
+    Example:
+        >>> from sfumato.data import digits
+        >>> from sfumato.exact import fit_gaussian
+        >>> law = fit_gaussian(digits().batches(512))
+        >>> print(law.event_shape, f"{float(law.covariance.trace()):.2f}")
+        (1, 8, 8) 18.76
     """
     data = Stream(batches)
     if not 0 <= floor < 1 or passes < 1 or not 0 <= (rank or 0) <= data.dim:

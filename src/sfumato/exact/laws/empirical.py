@@ -41,6 +41,15 @@ class Empirical(Law):
     Raises:
         DataError: no points, or values that are not finite.
         ArgumentError: points of another dtype, or weights that are none.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.exact import Empirical
+        >>> from sfumato.noise import EDM
+        >>> law = Empirical(torch.tensor([[0.0], [1.0], [4.0]]))
+        >>> x = torch.tensor([[1.2]])
+        >>> print([round(law.posterior_mean(x, EDM(), k / 80).item(), 3) for k in (0.1, 1.0, 80.0)])  # the nearest point ... the mean
+        [1.0, 0.713, 1.666]
     """
 
     def __init__(self, points: Float[Tensor, " N *event"], weights: Tensor | Sequence[float] | None = None) -> None:

@@ -53,6 +53,16 @@ class GaussianMixture(Law):
 
     Raises:
         ShapeError, ArgumentError: the three do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.exact import GaussianMixture, SpectralCovariance
+        >>> from sfumato.noise import VariancePreserving
+        >>> means = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+        >>> law = GaussianMixture([0.5, 0.5], means, [SpectralCovariance.isotropic(1, 0.01)] * 2)
+        >>> x = torch.tensor([[0.2]], dtype=torch.float64)
+        >>> print([round(r, 3) for r in law.through(VariancePreserving(), 0.5).responsibilities(x)[0].tolist()])
+        [0.47, 0.53]
     """
 
     def __init__(

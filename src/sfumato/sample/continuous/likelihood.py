@@ -94,6 +94,18 @@ def log_likelihood(
 
     Raises:
         ArgumentError: an unknown divergence, no probes, or a time or a tolerance out of range.
+
+    Example:
+        >>> import torch
+        >>> from sfumato.exact import Gaussian, SpectralCovariance
+        >>> from sfumato.noise import VariancePreserving
+        >>> from sfumato.sample import log_likelihood
+        >>> law = Gaussian(torch.zeros(2, dtype=torch.float64), SpectralCovariance.isotropic(2, 0.5))
+        >>> x = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+        >>> process, t = VariancePreserving(), 0.01
+        >>> found = log_likelihood(law.denoiser(process), x, t).log_prob
+        >>> print(f"{found.item():.4f} {law.through(process, t).log_prob(x).item():.4f}")
+        -1.2764 -1.2765
     """
     if divergence not in get_args(Divergence) or probes < 1:
         raise ArgumentError("divergence, probes", (divergence, probes), f"one of {', '.join(get_args(Divergence))}, and at least one probe")
