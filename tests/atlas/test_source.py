@@ -47,12 +47,32 @@ def atlas(tmp_path, monkeypatch):
         ("solvers/er_sde.py", "yield at_most(", "yield at_least(", True),
         ("solvers/worlds.py", "STARTS = 64", "STARTS = 65", True),
         ("networks.py", "def ", "def _unused() -> None: ...\n\n\ndef ", False),
+        ("solvers/pictures.py", "markersize=4", "markersize=3", False),
     ],
 )
 def test_a_fingerprint_changes_with_the_code_of_the_checks_alone(atlas, file, old, new, changes):
     paper = find_paper("er-sde")
     before, path = source.fingerprint(paper), atlas / file
     text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    source._tree.cache_clear()
+    assert (source.fingerprint(paper) != before) is changes
+
+
+def test_a_figure_changes_with_what_only_it_needs(atlas):
+    paper, path = find_paper("er-sde"), atlas / "solvers/pictures.py"
+    before = source.figure_fingerprint(paper)
+    path.write_text(path.read_text().replace("markersize=4", "markersize=3"))
+    source._tree.cache_clear()
+    assert source.figure_fingerprint(paper) != before
+
+
+@pytest.mark.parametrize(("old", "new", "changes"), [("markersize=4", "markersize=3", False), ("grid(400)", "grid(401)", True)])
+def test_the_figure_of_one_row_is_no_part_of_another_that_builds_on_it(atlas, old, new, changes):
+    # d_ode takes its world from iia
+    paper, path = find_paper("d-ode"), atlas / "solvers/iia.py"
+    before, text = source.fingerprint(paper), path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
     source._tree.cache_clear()

@@ -67,8 +67,8 @@ def rooms(paper: Paper) -> list[str]:
 def fingerprint(paper: Paper) -> str:
     """SHA-256 of the code that the checks of a row run and that lies in the atlas, less comments and docstrings.
 
-    What a row says of its paper is not part of it, nor is its figure, nor where names are imported from. A row that lies outside the atlas
-    has none.
+    What a row says of its paper is not part of it, nor is its figure with what only that needs, nor where names are imported from. A row
+    that lies outside the atlas has none.
     """
     return _digest(paper.module, "checks") if _is_ours(paper.module) else ""
 
@@ -90,7 +90,7 @@ def has_figure(paper: Paper) -> bool:
 
 def _digest(module: str, what: str) -> str:
     out = hashlib.sha256("\n".join(_reached(module, what)).encode())
-    for helper in sorted(_helpers(module)):
+    for helper in sorted(_helpers(module, _names(module, what))):
         out.update("\n".join(_reached(helper, None)).encode())
     return out.hexdigest()
 
@@ -107,23 +107,25 @@ def _row(tree: ast.Module) -> ast.Call | None:
     return None
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
+def _imports(tree: ast.Module, names: set[str] | None = None) -> Iterator[str]:
+    """What of ours a file imports, or the part of it that some names stand for."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "sfumato":
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{a.name}" for a in node.names if names is None or (a.asname or a.name) in names)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "sfumato")
+            ours = [a for a in node.names if a.name.split(".")[0] == "sfumato"]
+            yield from (a.name for a in ours if names is None or (a.asname or "sfumato") in names)
 
 
-def _helpers(module: str, known: frozenset[str] = frozenset()) -> set[str]:
-    """The modules of the atlas that a row builds on, other than that of rows themselves."""
+def _helpers(module: str, names: set[str] | None = None, known: frozenset[str] = frozenset()) -> set[str]:
+    """The modules of the atlas that a row builds on, or that some names in it stand for, other than that of rows themselves."""
     found: set[str] = set()
-    for name in _imports(_tree(module)):
+    for name in _imports(_tree(module), names):
         if not _is_ours(name):
             continue
         for candidate in (name, name.rpartition(".")[0]):
             if candidate != f"{_ATLAS}.row" and candidate not in known | {_ATLAS, module} and file_of(candidate).is_file():
-                found |= {candidate, *_helpers(candidate, known | found | {module, candidate})}
+                found |= {candidate, *_helpers(candidate, known=known | found | {module, candidate})}
     return found
 
 
@@ -134,21 +136,41 @@ def _defines(node: ast.stmt) -> set[str]:
     return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
 
 
-def _reached(module: str, what: str | None) -> list[str]:
-    """The lines of the definitions that an argument of `ROW` leads to, or of all but `ROW`."""
-    tree = _tree(module)
-    defined = {name: node for node in tree.body for name in _defines(node) if name != "ROW"}
-    row = _row(tree)
-    start = [k.value for k in row.keywords if k.arg == what] if row is not None and what else []
-    todo = [n.id for value in start for n in ast.walk(value) if isinstance(n, ast.Name)] if what else list(defined)
+def _definitions(module: str) -> dict[str, ast.stmt]:
+    return {name: node for node in _tree(module).body for name in _defines(node) if name != "ROW"}
+
+
+def _given(module: str, what: str) -> list[str]:
+    """The names in an argument of `ROW`."""
+    row = _row(_tree(module))
+    return [n.id for k in row.keywords if k.arg == what for n in ast.walk(k.value) if isinstance(n, ast.Name)] if row is not None else []
+
+
+def _names(module: str, what: str | None) -> set[str]:
+    """The names that an argument of `ROW` leads to, those of imports among them; or what other modules may ask for leads to."""
+    defined, figure = _definitions(module), set[str]()
+    if what != "figure":
+        # a check may have a variable of its name
+        figure = set(_given(module, "figure"))
+    if what:
+        todo = _given(module, what)
+    else:
+        drawn = _names(module, "figure")
+        todo = [name for name in defined if not (name in drawn and name.startswith("_"))]
     reached: set[str] = set()
     while todo:
         name = todo.pop()
-        if name in defined and name not in reached:
+        if name not in reached | figure:
             reached.add(name)
-            todo += [n.id for n in ast.walk(defined[name]) if isinstance(n, ast.Name)]
+            todo += [n.id for n in ast.walk(defined[name]) if isinstance(n, ast.Name)] if name in defined else []
+    return reached
+
+
+def _reached(module: str, what: str | None) -> list[str]:
+    """The lines of the definitions that an argument of `ROW` leads to, or of all but `ROW` and what only its figure needs."""
+    defined = _definitions(module)
     lines = file_of(module).read_text("utf-8").splitlines()
-    kept = sorted({i for name in reached for i in _code_lines(defined[name])})
+    kept = sorted({i for name in _names(module, what) if name in defined for i in _code_lines(defined[name])})
     return [lines[i].rstrip() for i in kept if lines[i].strip() and not lines[i].strip().startswith("#")]
 
 

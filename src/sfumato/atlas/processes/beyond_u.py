@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,6 +112,24 @@ def refinement() -> Iterable[Check]:
     yield holds("3 to 12 Euler steps: relative change", far, "below 0.02 on the card, which does not come out", 0.02 < far < 0.5)
 
 
+@functools.cache
+def _sizes() -> dict[str, list[tuple[int, int]]]:
+    """Parameters and operations of networks of rising width."""
+    continuous = [ContinuousUNet((1, 8, 8), width) for width in (8, 16, 32)]
+    residual = [ConvNet((1, 8, 8), width, 1) for width in (8, 16, 32)]
+    return {name: [(_size(n), _cost(n)) for n in nets] for name, nets in (("continuous", continuous), ("residual", residual))}
+
+
+def figure(ax: Any) -> None:
+    """What networks of three widths cost. Blocks that integrate an equation need few parameters, but at the same number of parameters a
+    residual network needs far fewer operations.
+    """
+    for name, colour, label in (("continuous", "C0", "blocks that integrate an equation"), ("residual", "C1", "residual blocks")):
+        ax.plot(*zip(*_sizes()[name], strict=True), "o-", color=colour, label=label)
+    ax.set(xscale="log", yscale="log", xlabel="parameters", ylabel="operations a call")
+    ax.legend()
+
+
 ROW = Row(
     id="031",
     slug="beyond-u",
@@ -124,4 +143,5 @@ ROW = Row(
     ),
     reproduced="no",
     checks=(gradients, parameters, refinement),
+    figure=figure,
 )

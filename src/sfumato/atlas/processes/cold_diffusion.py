@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,6 +100,29 @@ def generation() -> Iterable[Check]:
     yield control(within("one start for all: least variance over that of restored digits", float((still / true).min()), 0.9, 1.1))
 
 
+@functools.cache
+def _by_level() -> tuple[range, dict[str, list[float]]]:
+    blur, restorer, clean = _world()
+    levels = range(2, _LEVELS + 1, 3)
+    direct = [float((restorer(blur(clean, s), s) - clean).square().mean().sqrt()) for s in levels]
+    return levels, {
+        "difference of degradations": [_error(improved, s) for s in levels],
+        "degrading anew": [_error(naive, s) for s in levels],
+        "restored at once": direct,
+    }
+
+
+def figure(ax: Any) -> None:
+    """The error of restoring blurred digits by how blurred they are: stepping back by the difference of two degradations is best, degrading
+    anew in each step is worse than restoring at once.
+    """
+    levels, errors = _by_level()
+    for i, (name, values) in enumerate(errors.items()):
+        ax.plot(levels, values, "o-", color=f"C{i}", label=name)
+    ax.set(xlabel="level of the blur", ylabel="root mean square error", xticks=levels)
+    ax.legend()
+
+
 ROW = Row(
     id="070",
     slug="cold-diffusion",
@@ -115,4 +139,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(cancellation, restoration, robustness, generation),
+    figure=figure,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,6 +104,21 @@ def _from_prior(code: Tensor) -> float:
     return 0.5 * float(covariance.trace() + mean.square().sum() - len(mean) - torch.logdet(covariance))
 
 
+def figure(ax: Any) -> None:
+    """How one standard deviation of the noise moves to the data: along the exact flow, and in two Euler steps. With the learned coupling
+    (beta 0.1) the path is nearly straight and the steps end where it does; with independent pairs it bends and they miss.
+    """
+    t = torch.linspace(1, 0, 101, dtype=torch.float64)
+    for rho, colour, label in ((_best(0.1, 0.5), "C0", "learned coupling"), (0.0, "C1", "independent pairs")):
+        exact = torch.sqrt(0.25 * (1 - t) ** 2 + t**2 + rho * t * (1 - t))
+        first, second = (1 - CoupledGaussian.of_correlation(0.5, rho).velocity_gain(u) / 2 for u in (1.0, 0.5))
+        ax.plot(t.tolist(), exact.tolist(), color=colour, label=f"{label}, flow")
+        ax.plot([1, 0.5, 0], [1, first, first * second], "o--", color=colour, label=f"{label}, 2 Euler steps")
+    ax.set(xlabel="time, from noise on the left to data", ylabel="standard deviation")
+    ax.invert_xaxis()
+    ax.legend()
+
+
 ROW = Row(
     id="038",
     slug="curvature",
@@ -114,4 +130,5 @@ ROW = Row(
     "divergence from the prior is what keeps samples right, though at a finite weight the aggregate is not quite the prior.",
     reproduced="yes",
     checks=(closed_form, encoders, trained),
+    figure=figure,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,6 +101,26 @@ def smoothing() -> Iterable[Check]:
     yield at_most("hourglass of 2: error over that of 1", _error(2, 2) / both, 1.03)
 
 
+_SHOWN = (64, 128, 256, 512, 1024, 2048)
+
+
+@functools.cache
+def _growth() -> tuple[list[int], list[int]]:
+    with seeded(0), torch.no_grad():
+        layer, tokens = StateSpaceLayer(24, 8), [torch.randn(1, n, 24) for n in _SHOWN]
+        return [operations(layer, x) for x in tokens], [operations(lambda x: torch.softmax(x @ x.mT, 2) @ x, x) for x in tokens]
+
+
+def figure(ax: Any) -> None:
+    """Operations of one layer by the length of the sequence: those of a state-space scan grow as the length, those of attention as its
+    square.
+    """
+    for values, colour, label in zip(_growth(), ("C0", "C1"), ("state space", "attention"), strict=True):
+        ax.plot(_SHOWN, values, "o-", color=colour, label=label)
+    ax.set(xscale="log", yscale="log", xlabel="tokens", ylabel="operations")
+    ax.legend()
+
+
 ROW = Row(
     id="117",
     slug="diffussm",
@@ -114,4 +135,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(recurrence, cost, smoothing),
+    figure=figure,
 )

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -100,6 +101,30 @@ def one_call() -> Iterator[Check]:
     yield control(at_most("the distance with noises and ends shuffled", error(trained(places, 0, shuffled, 100)), 0.08))
 
 
+@functools.cache
+def _by_time() -> dict[str, list[float]]:
+    """Root mean square distances to the teacher at four times, on held-out starts."""
+    path, places = teacher()[:-HELD], (8, 16, 24, 32)
+    truth = torch.stack([teacher().states[i][-HELD:] for i in places], 1)
+    students = {
+        "with the layer in time": trained(places, 2, path, 60),
+        "without it": trained(places, 0, path, 60),
+        "untrained": operator(places, 2),
+    }
+    with torch.no_grad():
+        return {name: (s(teacher().states[0][-HELD:]) - truth).square().mean((0, 2)).sqrt().tolist() for name, s in students.items()}
+
+
+def figure(ax: Any) -> None:
+    """How far one call is from the exact flow at four times, after 60 steps of training: nearer to the end with convolutions
+    along time than without. Untrained it is the flow of a Gaussian.
+    """
+    for i, (name, values) in enumerate(_by_time().items()):
+        ax.plot(range(1, 5), values, "o-", color=f"C{i}", label=name)
+    ax.set(xlabel="which of the four times, the last is the data's", ylabel="distance to the flow", xticks=range(1, 5))
+    ax.legend()
+
+
 ROW = Row(
     id="067",
     slug="dsno",
@@ -114,4 +139,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(convolution, one_call),
+    figure=figure,
 )

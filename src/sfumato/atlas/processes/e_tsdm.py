@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from sfumato.denoiser import Denoiser
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.explain import time_lipschitz
 from sfumato.learn import DenoisingLoss, EDMWeight, FitSettings, UniformTime, fit
-from sfumato.noise import BetaTable, Cosine, Trigonometric, VariancePreserving
+from sfumato.noise import BetaTable, Cosine, ScalarProcess, Trigonometric, VariancePreserving
 
 ANGLES = torch.arange(8, dtype=torch.float64) * math.pi / 4
 WORLD = GaussianMixture(None, torch.stack([ANGLES.cos(), ANGLES.sin()], 1), [SpectralCovariance.isotropic(2, 0.15**2)] * 8)
@@ -88,6 +90,29 @@ def networks() -> Iterator[Check]:
     yield at_most("squared error of the noise below step 100, shared over plain", errors["shared"] / errors["plain"], 1.1)
 
 
+@functools.cache
+def _steepness() -> tuple[list[float], dict[str, list[float]]]:
+    times, data = torch.logspace(-6, -0.5, 45, dtype=torch.float64).tolist(), WORLD.sample(300, 0)
+    clocks: dict[str, ScalarProcess] = {
+        "variance preserving": VariancePreserving(),
+        "cosine": Cosine(),
+        "sigma = sin(pi t / 2)": Trigonometric(),
+    }
+    return times[:-1], {name: time_lipschitz(WORLD.denoiser(p), data, times).constants for name, p in clocks.items()}
+
+
+def figure(ax: Any) -> None:
+    """How fast the exact noise prediction changes with time, near clean data: without bound where the noise grows as the root of time, and
+    not where it grows as time itself.
+    """
+    times, found = _steepness()
+    for name, colour in zip(found, ("C1", "C2", "C0"), strict=True):
+        ax.plot(times, found[name], color=colour, label=name)
+    ax.axvspan(1e-6, CELLS.edges[-1], color="grey", alpha=0.12, linewidth=0)
+    ax.set(xscale="log", yscale="log", xlabel="time (shaded: where it is shared)", ylabel="change per unit of time")
+    ax.legend()
+
+
 ROW = Row(
     id="020",
     slug="e-tsdm",
@@ -104,4 +129,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(singularity, sharing, networks),
+    figure=figure,
 )

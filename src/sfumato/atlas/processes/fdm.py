@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,6 +118,19 @@ def training() -> Iterator[Check]:
     yield at_least("the same with a weight bound that grows", _loss(True, True) / plain, 1.0)
 
 
+def figure(ax: Any) -> None:
+    """What is left of the signal as noise is added: with momentum and critical damping it falls later and then faster than without, and
+    with too little damping it overshoots zero.
+    """
+    clock = torch.linspace(0, 12, 200, dtype=F64)
+    kinds = (("momentum, critical damping", damped_decay(clock)[0]), ("no momentum", torch.exp(-clock / 2)))
+    for i, (name, scale) in enumerate((*kinds, ("momentum, damping 0.3", damped_decay(clock, 0.3)[0]))):
+        ax.plot(clock.tolist(), scale.tolist(), color=f"C{i}", label=name)
+    ax.axhline(0, color="grey", linewidth=0.8)
+    ax.set(xlabel="noise added so far, B", ylabel="signal left")
+    ax.legend()
+
+
 ROW = Row(
     id="018",
     slug="fdm",
@@ -128,4 +142,5 @@ ROW = Row(
     "by it; the faster training of the paper does not show on the digits, where the network sees inputs of uneven size.",
     reproduced="partly",
     checks=(momentum, decay, scale_invariance, training),
+    figure=figure,
 )

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -120,6 +121,22 @@ def sampling() -> Iterator[Check]:
     yield control(at_most("the same at 2 steps, the path of a reversed separation", _w2(wrong, 2) / _w2(straight, 2), 0.5))
 
 
+@functools.cache
+def _errors() -> dict[str, list[float]]:
+    paths = {"least energy": _separation(0.3).optimal_path(), "straight lines": FlowMatching(), "circle": Trigonometric()}
+    return {name: [_w2(process, n) for n in (1, 2, 3, 4, 6)] for name, process in paths.items()}
+
+
+def figure(ax: Any) -> None:
+    """How far the samples of a few equal Euler steps are from the law of two modes, with exact denoisers: on the path of least
+    kinetic energy far nearer than on straight lines, and nearer than on the circle in up to four.
+    """
+    for i, (name, values) in enumerate(_errors().items()):
+        ax.plot((1, 2, 3, 4, 6), values, "o-", color=f"C{i}", label=name)
+    ax.set(xscale="log", yscale="log", xlabel="Euler steps", ylabel="W2 distance from the law")
+    ax.legend()
+
+
 ROW = Row(
     id="125",
     slug="kinetic-optimal",
@@ -131,4 +148,5 @@ ROW = Row(
     "many dimensions, and costs an Euler solver fewer steps.",
     reproduced="yes",
     checks=(formula, optimality, dimensions, sampling),
+    figure=figure,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,6 +135,28 @@ def trained() -> Iterator[Check]:
     yield close("sampled variance over the data's", float(x.var()) / 0.1, 1, absolute=0.05)
 
 
+@functools.cache
+def _by_length() -> tuple[list[float], dict[str, list[float]]]:
+    lengths = [0.03, 0.06, 0.1, 0.2, 0.4]
+    first, none = ([_fisher(h, order) for h in lengths] for order in (1, 0))
+    return lengths, {
+        "error, increments of order 1": [bias for bias, _ in first],
+        "error, increments of order 0": [bias for bias, _ in none],
+        "variance of the target": [variance for _, variance in first],
+    }
+
+
+def figure(ax: Any) -> None:
+    """What short increments cost, by their length: the error of the score that they teach falls with the square of the length, less if
+    the drift is followed to first order, and the variance of what is regressed on grows as one over it.
+    """
+    lengths, found = _by_length()
+    for i, (name, values) in enumerate(found.items()):
+        ax.plot(lengths, values, "o-", color=f"C{i}", label=name)
+    ax.set(xscale="log", yscale="log", xlabel="length of the increment", ylabel="mean square")
+    ax.legend()
+
+
 ROW = Row(
     id="061",
     slug="local-dsm",
@@ -145,4 +168,5 @@ ROW = Row(
     "the target's variance grows with its inverse (one dimension; the advantage of non-Gaussian priors on images not measured).",
     reproduced="partly",
     checks=(increments, trained),
+    figure=figure,
 )

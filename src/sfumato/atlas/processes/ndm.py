@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,6 +144,28 @@ def learned() -> Iterator[Check]:
         )
 
 
+_GROWTH = [-0.8 + 0.2 * i for i in range(30)]
+
+
+@functools.cache
+def _by_growth(steps: int) -> list[float]:
+    """The bound's gap where data grow evenly to 1 + p, over that at p = 0; unit variance."""
+    share = torch.arange(steps + 1, dtype=torch.float64)[:, None] / steps
+    gaps = [float(_gap(1 + p * share.expand(-1, 3), steps)[1]) for p in (0.0, *_GROWTH)]
+    return [gap / gaps[0] for gap in gaps[1:]]
+
+
+def figure(ax: Any) -> None:
+    """What one simple transform does to the bound of a chain: the data grow with the noise, evenly, to so many times their size. Growth
+    tightens the bound, most with few steps; 1 is no transform.
+    """
+    for i, steps in enumerate((5, 10, 50)):
+        ax.plot([1 + p for p in _GROWTH], _by_growth(steps), color=f"C{i}", label=f"{steps} steps")
+    ax.axhline(1, color="grey", linewidth=0.8)
+    ax.set(xlabel="size of the data at the noisy end", ylabel="gap of the bound, relative")
+    ax.legend()
+
+
 ROW = Row(
     id="039",
     slug="ndm",
@@ -154,4 +177,5 @@ ROW = Row(
     "continuous time they are tight for any transform only if the volatility is the transform's own.",
     reproduced="yes",
     checks=(plain, continuous, learned),
+    figure=figure,
 )

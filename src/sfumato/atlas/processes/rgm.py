@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,35 @@ def ring() -> Iterable[Check]:
     yield at_most("no fidelity: MMD^2 of four-step samples (card: 0.078)", alone, 0.02)
 
 
+@functools.cache
+def _restored() -> tuple[list[float], list[float], list[float]]:
+    """Times, and the variances of N(0, 0.6) restored by the posterior mean and by the gain that matches the law as in `shrinkage`."""
+    s2, process = 0.6, Trigonometric()
+    belief = Gaussian(torch.zeros(1, dtype=F64), SpectralCovariance.isotropic(1, s2)).denoiser(process)
+    times, a, mean, matched = [0.05 * i for i in range(1, 20)], torch.linspace(0, 3, 3001, dtype=F64), [], []
+    for t in times:
+        alpha, sigma = (float(v) for v in process.levels(t))
+        seen = alpha**2 * s2 + sigma**2
+        v = a**2 * seen
+        misfit = (alpha * a - 1) ** 2 * seen / (2 * sigma**2)
+        apart = (1 + 2 * v).rsqrt() - 2 * (1 + v + s2).rsqrt()
+        matched.append(float(v[(0.002 * misfit + apart).argmin()]))
+        mean.append(float(belief.denoise(torch.ones(1, 1, dtype=F64), t)) ** 2 * seen)
+    return times, mean, matched
+
+
+def figure(ax: Any) -> None:
+    """The variance of restored data by how noisy they were: the posterior mean shrinks to nothing, a restorer that matches the law keeps
+    it. The dashed line is the data's.
+    """
+    times, mean, matched = _restored()
+    ax.plot(times, matched, color="C0", label="matches the law")
+    ax.plot(times, mean, color="C1", label="mean square")
+    ax.axhline(0.6, color="C2", linestyle="--", label="data")
+    ax.set(xlabel="time, from data to noise", ylabel="variance of the restored", ylim=(0, None))
+    ax.legend()
+
+
 ROW = Row(
     id="113",
     slug="rgm",
@@ -105,4 +135,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(shrinkage, ring),
+    figure=figure,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,6 +114,25 @@ def coverage() -> Iterator[Check]:
     yield at_least("the least share of samples at one of the 8 modes", float(share.min()), 0.06)
 
 
+_ETAS = [0.1 * i for i in range(11)]
+
+
+@functools.cache
+def _kept(steps: int) -> list[float]:
+    return [float(fixed_point(teacher(eta, steps), UNIT)[0][0]) for eta in _ETAS]
+
+
+def figure(ax: Any) -> None:
+    """The variance that a one-step student keeps, in a Gaussian world, by how much noise its teacher adds: the squared loss averages the
+    teacher's noise away, and at eta 1 nothing is left. Few steps of the teacher lose some variance even without noise.
+    """
+    for i, steps in enumerate((100, 20, 8)):
+        ax.plot(_ETAS, _kept(steps), color=f"C{i}", label=f"teacher of {steps} steps")
+    ax.axhline(1, color="grey", linewidth=0.8)
+    ax.set(xlabel="eta, the teacher's noise", ylabel="variance kept", ylim=(0, 1.05))
+    ax.legend()
+
+
 ROW = Row(
     id="094",
     slug="scott",
@@ -128,4 +148,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(collapse, linear_student, law_loss_mends, coverage),
+    figure=figure,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,6 +98,21 @@ def networks() -> Iterator[Check]:
     yield at_most("share of 2-step samples of the best Gaussian steps near a mode", gaussian, 0.5)
 
 
+def figure(ax: Any) -> None:
+    """Where one step of two may lead, from a noisy value between two modes: the exact law has two peaks, and the best Gaussian, which is
+    all that a plain network can say, puts most of its mass between them.
+    """
+    t, s = _times(2)[1:]
+    x = torch.linspace(-1.6, 1.6, 401, dtype=torch.float64)
+    exact = reverse_kernel(_world(STD), PROCESS, torch.tensor([[0.15]], dtype=torch.float64), t, s)
+    mean, covariance = (float(v) for v in exact.moments())
+    gaussian = torch.exp(-((x - mean) ** 2) / (2 * covariance)) / math.sqrt(2 * math.pi * covariance)
+    ax.plot(x.tolist(), exact.log_prob(x[:, None, None]).exp().flatten().tolist(), color="C0", label="exact step")
+    ax.plot(x.tolist(), gaussian.tolist(), color="C1", label="best Gaussian step")
+    ax.set(xlabel="where the step leads", ylabel="density")
+    ax.legend()
+
+
 ROW = Row(
     id="101",
     slug="smd",
@@ -110,4 +126,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(bottleneck, many, networks),
+    figure=figure,
 )

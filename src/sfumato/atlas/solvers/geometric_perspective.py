@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,6 +120,18 @@ def _mean_shift() -> Iterator[Check]:
     yield at_most("largest noise: the answer's distance from the data's mean", found.answer_norms[0], 0.5)
 
 
+@functools.cache
+def _drawn() -> TrajectoryGeometry:
+    return trajectory_geometry(Empirical(points()).denoiser(PROCESS), walk(4))
+
+
+def figure(ax: Any) -> None:
+    """How far trajectories to the digits leave the straight line between their ends, in lengths of that line: never by more than a
+    hundredth, where paths whose steps have random directions wander far.
+    """
+    _drawn().plot(ax)
+
+
 ROW = Row(
     id="003",
     slug="geometric-perspective",
@@ -133,4 +146,5 @@ ROW = Row(
     ),
     reproduced="yes",
     checks=(_between, _straight, _early, _mean_shift),
+    figure=figure,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,6 +89,35 @@ def nothing_to_imitate() -> Iterator[Check]:
     yield control(at_most("IIA over Heun with one fine step", error(alone) / plain(Heun(), 5), 0.3))
 
 
+_DRAWN = (4, 6, 9)
+
+
+@functools.cache
+def _curves() -> tuple[tuple[str, str, list[float]], ...]:
+    def fitted(solver: Solver, basis: Basis | None, n: int) -> float:
+        if basis is None:
+            return error(improved_integration(denoise, solver, starts(True), grid(n), parts=10))
+        return error(improved_integration(denoise, solver, starts(True), grid(n), basis, history=0))
+
+    return (
+        ("Heun, improved", "C0o-", [fitted(Heun(), "stages", n) for n in _DRAWN]),
+        ("Heun", "C1s-", [plain(Heun(), n) for n in _DRAWN]),
+        ("DDIM, improved", "C0o:", [fitted(ddim(), None, n) for n in _DRAWN]),
+        ("DDIM", "C1s:", [plain(ddim(), n) for n in _DRAWN]),
+    )
+
+
+def figure(ax: Any) -> None:
+    """Error on 512 starts that were not fitted to: coefficients fitted on 64 others lower it for both solvers, at no further
+    evaluation; a step is two of them for Heun's method and one for DDIM.
+    """
+    for name, look, errors in _curves():
+        ax.semilogy(_DRAWN, errors, look, markersize=4, label=name)
+    ax.set_xlabel("steps")
+    ax.set_ylabel("error at the end of the flow")
+    ax.legend()
+
+
 ROW = Row(
     id="104",
     slug="iia",
@@ -101,4 +131,5 @@ ROW = Row(
     ),
     reproduced="yes",
     checks=(heun_is_improved, other_solvers_are_improved, nothing_to_imitate),
+    figure=figure,
 )

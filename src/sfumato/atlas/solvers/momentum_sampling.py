@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from sfumato.atlas.row import Check, Row, at_most, close, control, holds
 from sfumato.atlas.solvers.worlds import FIRST, LAST, PROCESS, denoiser, g4, grid, order, starts
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
-from sfumato.explain.sampling.stability import real_boundary
+from sfumato.explain.sampling.stability import Stability, real_boundary, stability
 from sfumato.sample import Momentum, RungeKutta, Solver, ddim, ipndm, run, uniform_time
 from sfumato.seeds import noise
 
@@ -115,6 +116,18 @@ def lag() -> Iterable[Check]:
     yield holds("heavy-ball PLMS4, scale 7.5: beta 0.5 over 0.8", far / near, "above 1", far > near)
 
 
+@functools.cache
+def _region() -> Stability:
+    return stability(Momentum(4, 0.8, "heavy-ball"), 41)
+
+
+def figure(ax: Any) -> None:
+    """Steps that do not blow up lie inside the curve: averaging the directions of PLMS4 makes its region half as long again on the axis
+    of strong contraction, which is where strong guidance puts a step.
+    """
+    _region().plot(ax)
+
+
 ROW = Row(
     id="083",
     slug="momentum-sampling",
@@ -128,4 +141,5 @@ ROW = Row(
     ),
     reproduced="yes",
     checks=(limit, boundaries, orders, artifacts, lag),
+    figure=figure,
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, within
+from sfumato.atlas.solvers.pictures import LOOKS, weak_errors
 from sfumato.atlas.solvers.worlds import PROCESS, grid, l1, order, start_variance, weak_error, weak_order
 from sfumato.sample import Ancestral, Program, SASolver, Solver, ddim, strong_error
 from sfumato.sample import Row as Line
@@ -87,6 +89,24 @@ def _prediction() -> Iterator[Check]:
     yield within("noise form over data form at tau = 0.5", calm["noise"] / calm["data"], 0.5, 2)
 
 
+def figure(ax: Any) -> None:
+    """Error of the samples' variance in 10 steps, from the flow (tau = 0) to more noise than the reverse SDE's (tau = 1): two answers a
+    step in the form of data stay accurate, in the form of noise they do not.
+    """
+    levels = [i / 5 for i in range(8)]
+    cases: dict[str, Callable[[float], Solver]] = {
+        "order 2, data": lambda tau: SASolver(2, 0, Band(tau)),
+        "order 2, noise": lambda tau: SASolver(2, 0, Band(tau), "noise"),
+        "order 1": lambda tau: SASolver(1, 0, Band(tau)),
+    }
+    for i, (name, solver) in enumerate(cases.items()):
+        found = [weak_errors(solver(tau), (10,))[0] for tau in levels]
+        ax.semilogy(levels, found, LOOKS[i], color=f"C{i}", markersize=4, label=name)
+    ax.set_xlabel("noise level tau")
+    ax.set_ylabel("relative error of the variance")
+    ax.legend()
+
+
 ROW = Row(
     id="002",
     slug="sa-solver",
@@ -98,4 +118,5 @@ ROW = Row(
     "deterministic orders of multistep methods at tau = 0, and with error O(tau h + h^p): weak order 2 and strong order 1 at tau > 0.",
     reproduced="yes",
     checks=(_prediction, _deterministic, _weak, _strong),
+    figure=figure,
 )

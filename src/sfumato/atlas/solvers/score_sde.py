@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +13,10 @@ from torch import Tensor
 from sfumato.atlas.row import Check, Row, at_least, at_most, control
 from sfumato.atlas.solvers.worlds import g4
 from sfumato.denoiser import Denoiser
-from sfumato.exact import Gaussian
+from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.metrics import energy_distance
 from sfumato.noise import ScalarProcess, SubVariancePreserving, Time, VarianceExploding, VariancePreserving
-from sfumato.sample import Ancestral, run, uniform_log_snr, uniform_time
+from sfumato.sample import Ancestral, Solver, dpm_solver, run, uniform_log_snr, uniform_time
 from sfumato.sample.continuous.adaptive_ode import flow
 from sfumato.sample.continuous.likelihood import log_likelihood
 from sfumato.sample.steps.langevin import Corrected, NormLangevin
@@ -138,6 +140,38 @@ def conditioning() -> Iterator[Check]:
     yield at_least("energy distance to it by replacement", energy_distance(replaced, truth).value, 2e-2)
 
 
+_LINE = GaussianMixture(
+    [0.4, 0.6], torch.tensor([[-1.2], [0.8]], dtype=torch.float64), [SpectralCovariance.isotropic(1, v) for v in (0.02, 0.06)]
+)
+
+
+@functools.cache
+def _paths(solver: Solver) -> tuple[list[float], list[list[float]]]:
+    """Times, and seven paths of a line's mixture from the same starts."""
+    process, seen = VariancePreserving(), []
+    x = torch.linspace(-2, 2, 7, dtype=torch.float64)[:, None]
+    program = solver.compile(process, uniform_time(200, 1.0, 1e-3))
+    draws = noise(2, 7, (1,), dtype=torch.float64)
+    run(program, _LINE.denoiser(process).denoise, x, draws, lambda event: seen.append((event.time, event.state[:, 0].tolist())))
+    return [time for time, _ in seen], [list(path) for path in zip(*(state for _, state in seen), strict=True)]
+
+
+def figure(ax: Any) -> None:
+    """From seven points of noise on the right, time runs back to the data on the left: the reverse SDE's paths are rough, the flow's are
+    smooth and do not cross, and both end where the data are.
+    """
+    for solver, colour, name in ((Ancestral(1.0), "C1", "reverse SDE"), (dpm_solver(2), "C0", "probability flow")):
+        times, paths = _paths(solver)
+        for i, path in enumerate(paths):
+            ax.plot(times, path, color=colour, linewidth=1 + (colour == "C0"), label=name if i == 0 else None)
+    x = torch.linspace(-3, 3, 200, dtype=torch.float64)
+    ax.plot(-0.25 * _LINE.log_prob(x[:, None]).exp(), x, color="C2", label="data")
+    ax.set_xlabel("time")
+    ax.set_xticks([0, 0.5, 1])
+    ax.set_ylabel("x")
+    ax.legend()
+
+
 ROW = Row(
     id="029",
     slug="score-sde",
@@ -151,4 +185,5 @@ ROW = Row(
     ),
     reproduced="yes",
     checks=(marginals, likelihoods, correctors, conditioning),
+    figure=figure,
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
 from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, holds
 from sfumato.atlas.solvers.geometric_perspective import points, walk
+from sfumato.atlas.solvers.pictures import draw_curves
 from sfumato.atlas.solvers.worlds import g4
 from sfumato.denoiser import Denoiser
 from sfumato.exact import Empirical, GaussianMixture, SpectralCovariance
@@ -124,6 +126,23 @@ def _regular() -> Iterator[Check]:
     yield control(at_most("random directions: largest distance from the chord", lost["largest_deviation"], 0.02))
 
 
+@functools.cache
+def _curves(steps: tuple[int, ...]) -> dict[str, list[float]]:
+    return {
+        "found": [_rms(ddim(), _found(_costs(), n)) for n in steps],
+        "EDM": [_rms(ddim(), karras(PROCESS, n + 1, ratio_min=LOW)[:-1]) for n in steps],
+        "log-uniform": [_rms(ddim(), uniform_log_snr(PROCESS, n, end=LOW / 40)) for n in steps],
+    }
+
+
+def figure(ax: Any) -> None:
+    """Error of Euler's method on 512 other starts: a schedule found by dynamic programming on 256 trajectories takes about a
+    third off that of the schedules made by hand.
+    """
+    steps = tuple(STEPS)
+    draw_curves(ax, steps, _curves(steps), "error at the end of the flow")
+
+
 ROW = Row(
     id="006",
     slug="trajectory-regularity",
@@ -138,4 +157,5 @@ ROW = Row(
     ),
     reproduced="partly",
     checks=(_euler, _multistep, _optimal, _regular),
+    figure=figure,
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -177,6 +179,34 @@ _CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _fixed_design,
 )
 
+
+_PLACES = torch.linspace(-1.2, 1.2, 61, dtype=torch.float64)[:, None]
+
+
+@functools.cache
+def _between_models() -> dict[Target, list[float]]:
+    """The standard deviation of the denoisers of 30 models by place, at one time."""
+    targets: tuple[Target, ...] = ("proxy", "clean")
+    found = {}
+    for target in targets:
+        models = [fit_linear(GaussianBumps(1, 16), Regression(_LINE, _VP, target), 512, seed=i) for i in range(30)]
+        found[target] = torch.stack([m.denoise(_PLACES, 0.1)[:, 0] for m in models]).std(0).tolist()
+    return found
+
+
+def figure(ax: Any) -> None:
+    """Thirty linear models, each trained anew on three points: with the usual target they differ from each other by about as much as the
+    target is noisy; with the noise taken out of the target they hardly differ.
+    """
+    spread = proxy_covariance(_LINE, _PLACES, _VP, 0.1)[:, 0, 0].sqrt() * (_VP.sigma(0.1) ** 2 / _VP.alpha(0.1))
+    places = _PLACES[:, 0].tolist()
+    ax.plot(places, _between_models()["proxy"], color="C0", label="models, usual target")
+    ax.plot(places, _between_models()["clean"], color="C1", label="models, exact target")
+    ax.plot(places, spread.tolist(), ":", color="C2", label="noise of the usual target")
+    ax.set(xlabel="noisy value, t = 0.1", ylabel="standard deviation")
+    ax.legend()
+
+
 ROW = Row(
     id="T1",
     slug="generalization-through-variance",
@@ -191,4 +221,5 @@ ROW = Row(
     "ones, so the filling comes of finite features, ridge and cutoff, and variance rather spreads samples outwards.",
     reproduced="partly",
     checks=_CHECKS,
+    figure=figure,
 )

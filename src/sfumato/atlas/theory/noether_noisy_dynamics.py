@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -203,6 +204,29 @@ def _memory() -> Iterator[Check]:
     yield control(at_most("direct transition (T = 1): distance from the third attractor", near[0], 0.05))
 
 
+@functools.cache
+def _energies() -> tuple[list[float], list[float], list[float]]:
+    """Times, and the energy along the most likely path of the monostable system and along a straight line."""
+    system, start, end = example_dynamics.monostable(), _state(-2, 2), _state(2, 2)
+    found = most_likely_path(system, start, end, _time(1, 100))
+    x, v, time = _middles(found)
+    line = start + (end - start) * time[:, None]
+    paths = ((x, v), (line, (end - start).expand_as(line)))
+    likely, straight = (energy(system, "onsager-machlup", *path, time).tolist() for path in paths)
+    return time.tolist(), likely, straight
+
+
+def figure(ax: Any) -> None:
+    """The energy of a noisy system along two paths with the same ends: constant along the most likely one, as the symmetry in time
+    demands, and not along the straight line.
+    """
+    time, likely, straight = _energies()
+    ax.plot(time, likely, color="C0", label="most likely path")
+    ax.plot(time, straight, color="C1", label="straight line")
+    ax.set(xlabel="time", ylabel="energy")
+    ax.legend()
+
+
 ROW = Row(
     id="T2",
     slug="noether-noisy-dynamics",
@@ -218,4 +242,5 @@ ROW = Row(
     "within 2.7; and the path of a decision given its first passage is straight in the limit of small noise only (0.36 off at s = 1).",
     reproduced="partly",
     checks=[_monostable, _ring, _rnn, _photographs, _decision, _memory],
+    figure=figure,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -13,7 +14,7 @@ from sfumato.atlas.row import Check, Row, at_least, at_most, close, control, hol
 from sfumato.data import digits
 from sfumato.denoise.jacobian import local_covariance
 from sfumato.denoiser import Denoiser
-from sfumato.exact import Empirical, Gaussian, GaussianMixture, SpectralCovariance, fit_gaussian
+from sfumato.exact import Empirical, Gaussian, GaussianMixture, SpectralCovariance, fit_gaussian, fit_mixture
 from sfumato.explain import (
     Emergence,
     TwoModes,
@@ -220,6 +221,26 @@ def _digit_variations() -> Iterator[Check]:
         yield control(at_least(f"random directions: shift over that of the model's, from sigma {row.ratio:.2g}", row.random, 0.6))
 
 
+@functools.cache
+def _grown() -> Emergence:
+    data, law = digits(), _law()
+    mixture = fit_mixture(data.batches(1024), 10, seed=0, iterations=10).to(torch.float32).denoiser(EDM())
+    return emergence(mixture, _walk(mixture, law, 128, _times(steps=16)), law, components=41)
+
+
+def figure(ax: Any) -> None:
+    """How far the belief about the end holds three components of a digit, from noise on the left to the picture on the right: the strong
+    ones, which are its outline, are there first. Solid: a mixture fitted to the digits. Dotted: the Gaussian's formula.
+    """
+    found = _grown()
+    for i, k in enumerate((0, 9, 40)):
+        variance = found.variances[k]
+        ax.plot(found.ratios, found.curves[k], color=f"C{i}", label=f"component {k + 1}, variance {variance:.2g}")
+        ax.plot(found.ratios, [math.sqrt(variance / (variance + ratio**2)) for ratio in found.ratios], ":", color=f"C{i}")
+    ax.set(xscale="log", xlabel="noise-to-signal ratio", ylabel="share of the final component", xlim=(80, 0.02), ylim=(-0.1, 1.1))
+    ax.legend()
+
+
 ROW = Row(
     id="T5",
     slug="painters",
@@ -235,4 +256,5 @@ ROW = Row(
     ),
     reproduced="yes",
     checks=(_rotation, _two_modes, _planar, _emergence, _content, _gain, _mixture_variations, _digit_variations),
+    figure=figure,
 )
