@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+import sfumato
 from sfumato.atlas_commands import atlas
 from sfumato.errors import ArgumentError, SfumatoError, one_line
 from sfumato.stopping import LATEST, TOLD
@@ -36,6 +37,19 @@ Data = Annotated[
 ]
 Prompted = Annotated[str | None, typer.Option("--prompt", help="what a text-to-image pipeline shall draw")]
 Guidance = Annotated[float, typer.Option(help="guidance scale, with a prompt")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sfumato {sfumato.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="show the version and exit")] = False,
+) -> None:
+    pass
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -269,7 +283,9 @@ def _guard(command: Callable[[], Any], debug: bool) -> int:
     except Exception as e:
         # usage errors of the command line have their own text
         if hasattr(e, "format_message"):
-            complain(f"error: {one_line(e.format_message())}")
+            # without arguments the help is the answer, and the error has no text
+            if e.format_message():
+                complain(f"error: {one_line(e.format_message())}")
             return 2
         if debug:
             raise

@@ -41,7 +41,8 @@ def find_paper(name: str) -> Paper:
     for paper in papers():
         if wanted in (paper.id.lower(), paper.id.lower().lstrip("0"), paper.slug):
             return paper
-    near = difflib.get_close_matches(wanted, [paper.slug for paper in papers()], n=3, cutoff=0.4)
+    named = [paper.slug for paper in papers() if wanted and wanted in f"{paper.slug} {paper.title}".lower()][:3]
+    near = named or difflib.get_close_matches(wanted, [paper.slug for paper in papers()], n=3, cutoff=0.4)
     hint = f"Near it: {', '.join(near)}." if near else "`sfumato atlas list` shows them."
     raise ArgumentError("row", repr(name), "the id or slug of a row", hint)
 

@@ -71,4 +71,4 @@ def load(spec: str | Path) -> Dataset:
     if path.is_file() and path.suffix.lower() in arrays.SUFFIXES:
         return from_array(path)
     kinds = f"one of {', '.join(BUNDLED)}, a folder of images, or a file ending in {', '.join(arrays.SUFFIXES)}"
-    raise DataError("data", repr(str(spec)), kinds)
+    raise DataError("data", repr(str(spec)), kinds, "" if path.exists() else "There is no file or folder of this name.")

@@ -78,13 +78,15 @@ class Sampler:
             progress: called with the number of samples that are done.
 
         Raises:
-            ArgumentError: no samples asked for, or a chunk of none.
+            ArgumentError: no samples asked for, or a chunk of none; a start or condition that is no tensor.
             ShapeError: a start or condition that is not one row per sample.
         """
         if n < 1 or chunk < 1:
             raise ArgumentError("n, chunk", (n, chunk), "at least 1 sample")
         for name, value in (("start", start), ("condition", condition)):
-            if value is not None and value.shape[0] != n:
+            if value is not None and not isinstance(value, Tensor):
+                raise ArgumentError(name, type(value).__name__, f"a tensor of {n} rows, one per sample")
+            if value is not None and value.shape[:1] != (n,):
                 raise ShapeError(name, tuple(value.shape), f"{n} rows, one per sample")
         if start is not None and tuple(start.shape[1:]) != self.event_shape:
             raise ShapeError("start", tuple(start.shape), f"events of shape {self.event_shape}")

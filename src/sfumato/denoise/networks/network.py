@@ -65,6 +65,8 @@ class Network(nn.Module, ABC):
             ArgumentError: labels for a network without classes, or a label that is none of them.
             ShapeError: not one integer label per sample.
         """
+        if condition is not None and not isinstance(condition, Tensor):
+            raise ArgumentError("condition", repr(condition), f"a tensor of one integer label per sample ({batch},)")
         if self.classes is None:
             if condition is not None:
                 raise ArgumentError("condition", f"labels of shape {tuple(condition.shape)}", "None", "This network knows no classes.")

@@ -86,6 +86,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Precon
     Raises:
         CheckpointError: a file is missing, truncated, altered or of another format; the two files are not of one model.
     """
+    if not Path(folder).is_dir():
+        raise CheckpointError("folder", str(folder), "a folder of a model", "`sfumato train` and `save_model` write one.")
     config, tensors = _read(Path(folder))
     try:
         process, weights = process_from_dict(config["process"]), _under("network.", tensors)
