@@ -53,8 +53,8 @@ class Known:
         mark, stem = f"{mutant.file}:{mutant.place}", Path(mutant.file).stem
         # a default or a module's constant is no statement that a test reaches: whatever reaches the file may notice it
         wide = mutant.function is None or mutant.default
-        direct = self.reaching_file(mutant.file) if wide else self.reaching.get(mark, set())
-        files = self.importing.get(mark, set())
+        direct = self._reaching(self.reaching, mutant.file) if wide else self.reaching.get(mark, set())
+        files = self._reaching(self.importing, mutant.file) if wide else self.importing.get(mark, set())
         indirect = {item for item in self.seconds if item.partition("::")[0] in files}
         past = self.killers[_place(mutant)]
         order = {item: i for i, item in enumerate(past)}
@@ -73,8 +73,9 @@ class Known:
                 break
         return chosen
 
-    def reaching_file(self, file: str) -> set[str]:
-        return set().union(*(items for mark, items in self.reaching.items() if mark.startswith(f"{file}:")))
+    @staticmethod
+    def _reaching(marks: dict[str, set[str]], file: str) -> set[str]:
+        return set().union(*(those for mark, those in marks.items() if mark.startswith(f"{file}:")))
 
     def killed(self, mutant: Mutant, by: str) -> None:
         if by in self.seconds:
@@ -167,8 +168,9 @@ class Campaign:
         on_import = bool(self.known.importing.get(f"{mutant.file}:{mutant.place}"))
         verdict = {"status": "not in place"} if on_import and mutant.function else processes[0].ask(job)
         how = "in place"
-        # what runs on import and lives was perhaps put in too late: once more, from the start
-        if verdict["status"] == "not in place" or (verdict["status"] == "survived" and mutant.function is None):
+        # what runs on import (defaults do, too) and lives was perhaps put in too late: once more, from the start
+        late = mutant.function is None or mutant.default
+        if verdict["status"] == "not in place" or (verdict["status"] == "survived" and late):
             verdict, how = processes[1].ask(job), "on import"
         if verdict["status"] == "broken":
             raise RuntimeError(f"{mutant.identity}, {how}: {verdict['why']}")

@@ -30,6 +30,10 @@ def reasons(path: Path = EXPLAINED) -> dict[str, str]:
     return tomllib.loads(path.read_text()) if path.exists() else {}
 
 
+_OPERATOR = 2
+"""The place of the operator in `file::function::operator::number`."""
+
+
 def reason(identity: str, known: dict[str, str]) -> str | None:
     """The reason that holds for a mutant, if any."""
     exact = known.get(identity)
@@ -37,7 +41,16 @@ def reason(identity: str, known: dict[str, str]) -> str | None:
 
 
 def _like(identity: str, pattern: str) -> bool:
-    return fnmatch.fnmatchcase(identity, pattern.replace("[", "[[]"))
+    """Field by field; an operator such as `* to /` holds stars of its own, so its field is literal unless it is a lone `*` or has a `?`."""
+    fields, wanted = identity.split("::"), pattern.split("::")
+    if wanted[-1] == "*" and len(wanted) < len(fields):
+        fields = [*fields[: len(wanted) - 1], "::".join(fields[len(wanted) - 1 :])]
+    if len(fields) != len(wanted):
+        return False
+    return all(
+        fnmatch.fnmatchcase(field, want) if i != _OPERATOR or want == "*" or "?" in want else field == want
+        for i, (field, want) in enumerate(zip(fields, wanted, strict=True))
+    )
 
 
 def summary(verdicts: dict[str, Verdict], known: dict[str, str]) -> dict[str, Any]:

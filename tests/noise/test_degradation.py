@@ -95,6 +95,50 @@ def test_snow_only_brightens_and_covers_the_share_it_was_asked_for():
     assert bool((ALL[6](X, 2) >= X).all())
 
 
+def test_a_level_is_the_formula_of_the_table():
+    """Each degradation on a small image, number by number, at a level that is not the last."""
+    x = torch.tensor([[[[0.0, 1.0], [2.0, 4.0]]]], dtype=torch.float64)
+    flakes = torch.tensor([[1.0, 1.0], [1.0, 10.0]], dtype=torch.float64)
+    torch.testing.assert_close(Snow(flakes, (0, 0.25, 1))(x, 1), torch.tensor([[[[0.25, 1.0], [2.0, 5.5]]]], dtype=torch.float64))
+    torch.testing.assert_close(Blend(flakes[None], (1, 0.6, 0), (0, 0.8, 1))(x, 1), 0.6 * x + 0.8 * flakes)
+    torch.testing.assert_close(Downsample((1, 2))(x, 1), torch.full_like(x, 1.75))
+    hole = 1 - math.exp(-0.5 / (2 * 9))  # every pixel is sqrt(1/2) from the centre
+    torch.testing.assert_close(GaussianMask((0, 3.0), fill=2)(x, 1), 2 + hole * (x - 2))
+    torch.testing.assert_close(GaussianMask((0, 3.0), "border", 2)(x, 1), 2 + math.exp(-0.5 * 9 / 2) * (x - 2))
+    assert torch.equal(GaussianMask((0, 0, 3.0), fill=2)(x, 1), x)
+    assert torch.equal(GaussianMask((0, math.inf), fill=2)(x, 1), torch.full_like(x, 2))
+    assert torch.equal(GaussianMask((0, math.inf))(x, 1), torch.zeros_like(x))
+
+
+def test_patches_are_whole_squares_in_an_order_that_the_seed_fixes():
+    other = torch.ones(1, 4, 6)
+    patches = PatchReplacement(other, 2)
+    assert patches.levels == 6
+    covers = [patches(torch.zeros(1, 1, 4, 6), s)[0, 0] for s in range(7)]
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0)).tolist()
+    for before, after, i in zip(covers, covers[1:], order, strict=False):
+        new = torch.zeros(4, 6)
+        new[i // 3 * 2 : i // 3 * 2 + 2, i % 3 * 2 : i % 3 * 2 + 2] = 1
+        assert torch.equal(after - before, new)
+    assert PatchReplacement(other).levels == 24
+
+
+def test_streaks_of_snow_fall_down_and_right_and_fade():
+    """A streak of three: 1, 2/3 and 1/3 of the way from `low` to `high`, each a pixel further down and right than the last."""
+    sky = snowflakes(32, 32, 7, density=0.01, streak=3, low=-2, high=4)
+    starts = torch.special.ndtr(noise(7, 1, (32, 32), dtype=torch.float64).draw(0)[0]) < 0.01
+    assert 2 <= int(starts.sum()) <= 25
+    expected = torch.full((32, 32), -2.0, dtype=torch.float64)
+    for y, x in starts.nonzero().tolist():
+        for i in range(3):
+            at = (y + i) % 32, (x + i) % 32
+            expected[at] = max(float(expected[at]), -2 + 6 * (3 - i) / 3)
+    torch.testing.assert_close(sky, expected)
+    default = snowflakes(32, 32, 7)
+    assert torch.equal(default, snowflakes(32, 32, 7, density=0.1, streak=2, low=-1, high=1))
+    assert (float(default.min()), float(default.max())) == (-1, 1)
+
+
 @pytest.mark.parametrize(
     "make",
     [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
 
 from sfumato.errors import ArgumentError
-from sfumato.noise.general.nonlinear import NonlinearSDE, coupled_angles, double_well, logistic, predator_prey, towards
+from sfumato.noise.general.nonlinear import NonlinearSDE, _phi1, _phi2, coupled_angles, double_well, logistic, predator_prey, towards
 
 
 def _states(n: int = 5):
@@ -89,3 +90,38 @@ def test_bad_input():
     for separable in (True, False):
         with pytest.raises(ArgumentError, match="shorter"):
             NonlinearSDE(lambda y, t: 50 * y, 1.0, separable).increment(x, s, h)
+
+
+def test_the_functions_of_a_step_keep_their_digits_on_both_sides_of_where_the_series_ends():
+    """`phi_1 = (e^z - 1)/z` and `phi_2 = (e^z - 1 - z)/z^2` by their whole series, in exact fractions.
+
+    Below 1e-2 the first term that is left out is `z^4/720`, 3e-11 of 1/2.
+    """
+    z = [Fraction(v) for v in ("-2", "-0.011", "-0.0099", "-0.001", "0", "0.0099", "0.011", "0.7")]
+    for function, first, digits in ((_phi1, 1, 1e-14), (_phi2, 2, 3e-11)):
+        exact = [float(sum(v**k / math.factorial(k + first) for k in range(30))) for v in z]
+        found = function(torch.tensor([float(v) for v in z], dtype=torch.float64)).tolist()
+        assert found == pytest.approx(exact, rel=digits)
+
+
+def test_drifts_by_hand():
+    """`g^2/2` times the score of the law that is named, and Lotka and Volterra's equations."""
+    x, t = torch.tensor([[0.3, -1.2]], dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    a, b = x[0].tolist()
+    wells = [[-4 * v * (v * v - 1) for v in (a, b)]]
+    pull = [[-math.sin(a) - math.sin(a - b), -math.sin(b) + math.sin(a - b)]]
+    cases = [
+        (logistic(), 1.0, [[-math.tanh(v / 2) / 2 for v in (a, b)]]),
+        (logistic(0.7, 2.0), 2.0, [[-2 * math.tanh(v / 1.4) / 0.7 for v in (a, b)]]),
+        (double_well(), 1.0, [[w / 2 for w in wells[0]]]),
+        (double_well(0.5, 2.0), 2.0, wells),
+        (coupled_angles(), 1.0, [[p / 2 for p in pull[0]]]),
+        (coupled_angles(3.0, 2.0), 2.0, [[6 * p for p in pull[0]]]),
+        (predator_prey(), 0.1, [[a * (1 - b), b * (a - 1)]]),
+        (predator_prey((2.0, 3.0, 5.0, 7.0), 0.4), 0.4, [[a * (2 - 3 * b), b * (7 * a - 5)]]),
+    ]
+    for sde, noise, drift in cases:
+        torch.testing.assert_close(sde.drift(x, t), torch.tensor(drift, dtype=torch.float64), rtol=1e-13, atol=1e-14)
+        assert sde.noise == noise
+    assert (NonlinearSDE(torch.sin, 1.0).separable, NonlinearSDE(torch.sin, 1.0).growth) == (False, 3.0)
+    assert [sde.separable for sde, _, _ in cases[::2]] == [True, True, False, False]
