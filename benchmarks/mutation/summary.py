@@ -48,7 +48,7 @@ def _like(identity: str, pattern: str) -> bool:
     if len(fields) != len(wanted):
         return False
     return all(
-        fnmatch.fnmatchcase(field, want) if i != _OPERATOR or want == "*" or "?" in want else field == want
+        fnmatch.fnmatchcase(field, want.replace("[", "[[]")) if i != _OPERATOR or want == "*" or "?" in want else field == want
         for i, (field, want) in enumerate(zip(fields, wanted, strict=True))
     )
 
