@@ -39,10 +39,11 @@ Prompted = Annotated[str | None, typer.Option("--prompt", help="what a text-to-i
 Guidance = Annotated[float, typer.Option(help="guidance scale, with a prompt")]
 
 
-def _tell_version(asked: bool) -> None:
+def _tell_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"sfumato {sfumato.__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

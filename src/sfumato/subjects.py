@@ -130,7 +130,10 @@ def subject_of(
     spec = data or kept.get("data")
     if spec is None:
         raise ArgumentError("--data", None, "the data the model was trained on", "The model does not say what it was.")
-    return Subject(denoiser, load(spec), place, {"name": name, "parameters": _size(denoiser)})
+    dataset = load(spec)
+    if denoiser.event_shape not in (None, dataset.event_shape):
+        raise ArgumentError("--data", f"events of shape {dataset.event_shape}", f"events of the model's shape, {denoiser.event_shape}")
+    return Subject(denoiser, dataset, place, {"name": name, "parameters": _size(denoiser)})
 
 
 def _own_samples(denoiser: Any, n: int, ranks: Ranks, seed: int) -> Dataset | None:

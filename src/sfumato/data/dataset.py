@@ -90,12 +90,8 @@ class Dataset:
         for part, least in (("train", 2), ("test", 1)):
             x = getattr(self, part)
             if x.ndim < 2 or x.dtype != torch.float32:
-                raise DataError(
-                    part,
-                    f"{x.dtype} of shape {tuple(x.shape)}",
-                    "float32 samples (n, *event)",
-                    "Convert with .float(); the first axis counts samples.",
-                )
+                hint = "Convert with .float(); the first axis counts samples."
+                raise DataError(part, f"{x.dtype} of shape {tuple(x.shape)}", "float32 samples (n, *event)", hint)
             if x.shape[0] < least or x[:1].numel() == 0:
                 raise DataError(part, f"the shape {tuple(x.shape)}", f"at least {least} samples of at least one number each")
             check_finite(x, f"{self.name}: {part}")

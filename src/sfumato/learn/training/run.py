@@ -149,5 +149,8 @@ def _check_same(saved: Any, given: dict[str, Any], folder: Path) -> None:
         inner = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))
         key, was, now = f"{key}.{inner[0]}", was.get(inner[0]), now.get(inner[0])
     raise CheckpointError(
-        key, str(now)[:120], f"{str(was)[:120]}, as in the unfinished run in {folder}", "Use another folder, or resume=False to start over."
+        key,
+        str(now)[:120],
+        f"{str(was)[:120]}, as in the unfinished run in {folder}",
+        "Use another folder, or start over: empty it, or resume=False.",
     )
