@@ -10,7 +10,8 @@ NEWEST := $(VENV)-newest
 TESTS  ?=
 PYTEST := -m pytest -n 2 --dist loadfile $(TESTS)
 
-.PHONY: tune explain test test-oldest test-newest coverage atlas docs docs-check lint bench faults release clean
+# `make install` makes the environment and nothing else.
+.PHONY: install tune explain test test-oldest test-newest coverage atlas docs docs-check lint bench faults release clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +28,8 @@ $(VENV)/.test: $(VENV)/.user
 $(VENV)/.lint: $(VENV)/.test
 	$(PIP) --editable '.[lint]'
 	@touch $@
+
+install: $(VENV)/.user
 
 tune: $(VENV)/.user
 	$(BIN)/sfumato tune

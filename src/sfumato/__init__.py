@@ -2,7 +2,7 @@
 
 Three nouns carry everything. A *process* (`sfumato.noise`) makes noise of data; a *denoiser* (`sfumato.denoise`) is what we believe about
 clean data when we see noisy data; a *sampler* (`sfumato.sample`) walks back. `sfumato.tune` finds the sampler that reaches reference
-quality in the fewest evaluations.
+quality in the fewest evaluations. Names are imported from the rooms: `from sfumato.sample import Sampler`.
 """
 
 __version__ = "0.1.0"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,10 +20,12 @@ from sfumato.explain.report.panel import Panel
 from sfumato.tune.result import TuneResult
 
 _WIDE = 140
+_SILENCE = 20.0
+"""Seconds after which a log hears how far a task is."""
 
 
 class Console:
-    """Live progress on standard error, one line a task; where that is no terminal, one line when a task begins."""
+    """Live progress on standard error, one line a task; where that is no terminal, a line when a task begins and one now and then."""
 
     def __init__(self) -> None:
         self._console = RichConsole(stderr=True)
@@ -37,6 +40,7 @@ class Console:
             console=self._console,
         )
         self._task: TaskID | None = None
+        self._told = time.monotonic()
 
     def __enter__(self) -> Console:
         if self._console.is_terminal:
@@ -55,11 +59,17 @@ class Console:
         if not self._console.is_terminal:
             self._console.print(task, highlight=False)
         self._task = self._progress.add_task(task, total=total, note="")
+        self._told = time.monotonic()
 
     def advance(self, parts: int = 1) -> None:
         """So many parts of the task are done."""
-        if self._task is not None:
-            self._progress.advance(self._task, parts)
+        if self._task is None:
+            return
+        self._progress.advance(self._task, parts)
+        if not self._console.is_terminal and time.monotonic() - self._told > _SILENCE:
+            task = self._progress.tasks[self._task]
+            self._console.print(f"  {task.completed:.0f} of {task.total or 0:.0f}", highlight=False)
+            self._told = time.monotonic()
 
     def say(self, text: str) -> None:
         """A word beside the bar."""

@@ -26,3 +26,8 @@ def test_the_value_is_rounded_to_the_place_of_its_standard_error(value, error, t
 
 def test_as_plain_data():
     assert Estimate(1.5, 0.25).to_dict() == {"value": 1.5, "standard_error": 0.25}
+
+
+def test_a_value_that_rounds_to_zero_has_no_sign():
+    assert str(Estimate(-0.004, 0.3)) == "0.0 ± 0.3"
+    assert str(Estimate(-0.06, 0.3)) == "-0.1 ± 0.3"

@@ -21,7 +21,8 @@ class Estimate:
         place = int(f"{self.standard_error:.0e}".split("e")[1])
         scale = 0 if -5 < place < 1 else max(place, math.floor(math.log10(abs(self.value) or self.standard_error)))
         digits = max(0, scale - place)
-        value, error = self.value / 10.0**scale, self.standard_error / 10.0**scale
+        # adding 0.0 takes the sign off a value that is 0 to these digits
+        value, error = round(self.value / 10.0**scale, digits) + 0.0, self.standard_error / 10.0**scale
         return f"{value:.{digits}f} ± {error:.{digits}f}" if scale == 0 else f"({value:.{digits}f} ± {error:.{digits}f})e{scale:+03d}"
 
     def to_dict(self) -> dict[str, float]:

@@ -129,12 +129,14 @@ class Recipe:
         Raises:
             RecipeError: no recipe there, or one that is truncated, altered, of an unknown format, or has unknown keys.
         """
-        path = Path(path)
-        path = path / "recipe.json" if path.is_dir() else path
+        given = Path(path)
+        path = given / "recipe.json" if given.is_dir() else given
         try:
             data = json.loads(path.read_bytes())
         except OSError as e:
-            raise RecipeError("recipe", str(path), "a recipe's folder or its recipe.json", f"It cannot be read: {e.strerror}.") from e
+            model = (given / "config.json").exists() and not path.exists()
+            hint = f"This is a model; `sfumato tune {given}` makes a recipe for it." if model else f"It cannot be read: {e.strerror}."
+            raise RecipeError("recipe", str(path), "a recipe's folder or its recipe.json", hint) from e
         except (ValueError, RecursionError) as e:
             raise RecipeError("recipe", str(path), "JSON", "The file is truncated or was altered.") from e
         return cls.from_dict(data, read_pair(path.parent, data))
