@@ -270,7 +270,7 @@ def test_the_default_batch_is_raised_to_one_that_ranks_can_share(monkeypatch, tm
     from sfumato.subjects import train_on
 
     seen = []
-    monkeypatch.setattr("sfumato.learn.training.fit", lambda denoiser, data, settings, *_, **__: seen.append(settings.batch_size))
+    monkeypatch.setattr("sfumato.learn.fit", lambda denoiser, data, settings, *_, **__: seen.append(settings.batch_size))
     train_on(digits(), tmp_path, Ranks(0, count), 0, 5, batch=batch)
     assert seen == [used]
 
