@@ -88,7 +88,7 @@ $(VENV)/.docs: $(VENV)/.test
 	@touch $@
 
 docs: $(VENV)/.docs
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -j 2 -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -j 2 -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 docs-check: docs
 	SFUMATO_DOCS_CHECK=1 SFUMATO_SITE=docs/_build/html $(BIN)/python -m pytest tests/docs/test_site.py

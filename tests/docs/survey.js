@@ -26,9 +26,9 @@
   const ground = light(behind(document.querySelector('article, main') || document.body));
   if (dark ? ground > 0.2 : ground < 0.8) found.push(`background does not follow the ${dark ? 'dark' : 'light'} scheme`);
   const faint = new Set(), known = new Set();
-  for (const e of document.querySelectorAll('article :is(h1, h2, h3, p, li, dt, td, th, code, pre span, a, math)')) {
+  for (const e of (document.querySelector('article') || document.body).querySelectorAll('h1, h2, h3, p, li, dt, td, th, code, pre span, a, math')) {
     // what looks alike is measured once
-    const kind = [e, e.parentElement, e.parentElement.parentElement].map((x) => x.tagName + x.className).join(' ');
+    const kind = [e, e.parentElement, e.parentElement.parentElement].map((x) => x.tagName + x.className + x.getAttribute('style')).join(' ');
     if (known.has(kind) || (e.tagName !== 'math' && ![...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim())) || !e.checkVisibility()) continue;
     known.add(kind);
     const style = getComputedStyle(e), [a, b] = [light(rgb(style.color)), light(behind(e))].sort((x, y) => y - x);

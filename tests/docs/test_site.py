@@ -64,7 +64,8 @@ def browser():
 
 
 def pages_of(folder):
-    return sorted(path for path in folder.rglob("*.html") if "_static" not in path.parts)
+    hidden = {"_static", ".doctrees"}  # what pages are made of
+    return sorted(path for path in folder.rglob("*.html") if not hidden & set(path.parts))
 
 
 def attributes(text, name):

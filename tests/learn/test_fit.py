@@ -103,6 +103,29 @@ def test_a_finished_run_is_not_run_again(tmp_path, uninterrupted):
     assert torch.equal(again.losses, uninterrupted[1])
 
 
+@pytest.mark.parametrize("first", ["save_model", "state"])
+def test_stopped_between_the_two_files_of_its_last_save_it_still_ends_alike(tmp_path, uninterrupted, monkeypatch, first):
+    """Whichever of model and state was written when the process died, the same call leaves the whole result in the folder."""
+    from sfumato.learn.training import fit as module
+    from sfumato.learn.training.run import Run
+
+    class Killed(BaseException):
+        pass
+
+    def save(*args):
+        raise Killed
+
+    def at_the_end(done, *_):
+        if done == SETTINGS.steps:
+            place, name = (module, "save_model") if first == "save_model" else (Run, "save")
+            patched.setattr(place, name, save)
+
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        fit(denoiser(), data(), SETTINGS, folder=tmp_path, save_every=10, on_step=at_the_end)
+    fit(denoiser(), data(), SETTINGS, folder=tmp_path, save_every=10)
+    assert equal(weights(load_model(tmp_path)), uninterrupted[0])
+
+
 def test_another_seed_is_another_run(uninterrupted):
     """Negative control of bit-identity."""
     model = denoiser()

@@ -140,9 +140,11 @@ class _Place:
 
     def save(self, run: Run) -> None:
         if run.accelerator.is_main_process:
-            run.save(self.folder, self.identity)
+            run.tensors()  # refused before anything is written
+            # the state last: a run that is killed between the two goes on from the state before, and writes the model again
             with run.average.applied(run.denoiser):
                 save_model(run.denoiser, self.folder, self.about)
+            run.save(self.folder, self.identity)
         run.accelerator.wait_for_everyone()
 
 

@@ -56,8 +56,8 @@ def read_law(path: Path) -> Gaussian | None:
     if odd := [name for name, value in tensors.items() if not value.is_floating_point()]:
         raise RecipeError(f"statistics.{odd[0]}", tensors[odd[0]].dtype, "real numbers")
     vectors, rest = tensors["vectors"], tensors["rest"]
-    if vectors.ndim != 2 or len(rest) > 1:
-        raise RecipeError("statistics", (tuple(vectors.shape), len(rest)), "vectors (dim, rank) and at most one rest")
+    if vectors.ndim != 2 or rest.ndim != 1 or len(rest) > 1:
+        raise RecipeError("statistics", (tuple(vectors.shape), tuple(rest.shape)), "vectors (dim, rank) and at most one rest")
     try:
         covariance = SpectralCovariance.low_rank(vectors, tensors["eigenvalues"], float(rest[0]) if len(rest) else 0.0)
         return Gaussian(tensors["mean"], covariance)

@@ -86,12 +86,11 @@ class Run:
             self.losses.append(loss)
         return sum(loss for loss, _ in values) / len(values)
 
-    def save(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Write the state, atomically; `identity` says which run it is of. To be called after `look`.
+    def tensors(self) -> dict[str, Tensor]:
+        """The state. To be called after `look`.
 
         Raises:
-            ArgumentError: weights or moments that are not finite, which the loss of the next step would show; nothing is written.
-            OutputError: the folder cannot be written.
+            ArgumentError: weights or moments that are not finite, which the loss of the next step would show.
         """
         named = [name for name, _ in self.denoiser.named_parameters()]
         moments = self.optimizer.state_dict()["state"]
@@ -101,7 +100,16 @@ class Run:
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
             raise ArgumentError("fit", f"weights that are not finite after step {self.done - 1}", "a run that stays finite", _HINT)
-        write_tensors(folder / STATE, tensors, {"format": "sfumato-training", "version": VERSION, "run": identity})
+        return tensors
+
+    def save(self, folder: Path, identity: dict[str, Any]) -> None:
+        """Write the state, atomically; `identity` says which run it is of.
+
+        Raises:
+            ArgumentError: see `tensors`; nothing is written.
+            OutputError: the folder cannot be written.
+        """
+        write_tensors(folder / STATE, self.tensors(), {"format": "sfumato-training", "version": VERSION, "run": identity})
 
     def restore(self, folder: Path, identity: dict[str, Any]) -> None:
         """Take up the state in the folder.
