@@ -50,6 +50,7 @@ def test_flows_compose_and_their_logdet_is_that_of_their_matrix():
     p, process = law(rank=3), VariancePreserving()
     first, second = p.flow(process, 1.0, 0.4), p.flow(process, 0.4, 0.1)
     both = first.then(second)
+    assert both.shift_out.shape == (DIM,)
     x = torch.randn(5, DIM, dtype=F64, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(both(x), second(first(x)), rtol=0, atol=1e-13)
     torch.testing.assert_close(both(x), p.flow(process, 1.0, 0.1)(x), rtol=0, atol=1e-13)

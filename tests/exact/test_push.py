@@ -147,3 +147,10 @@ def test_the_path_bound_is_the_likelihood_less_the_prior_mismatch():
 def test_what_cannot_be_pushed_is_named(g4, wrong, error, message):
     with pytest.raises(error, match=message):
         wrong(g4)
+
+
+def test_the_posterior_knows_what_the_process_drifts_to(g4):
+    """Under a condition the states are centred elsewhere; the posterior's mean is the denoiser's answer all the same."""
+    denoiser = PushedDenoiser(g4, ir_sde(), f64([0.7, -0.4]))
+    x = states(denoiser.process, n=1, event=(2,))
+    assert torch.allclose(denoiser.posterior(x[0], 0.4).mean, denoiser.denoise(x, 0.4)[0], rtol=0, atol=1e-12)

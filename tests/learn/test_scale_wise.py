@@ -153,3 +153,22 @@ def test_refuses_nonsense():
         DistributionMatching(Constant(), nn.Linear(1, 1))
     with pytest.raises(ArgumentError, match="sizes"):
         scale_criterion(torch.ones(2), torch.ones(2), PROCESS, (64,))
+
+
+def test_steps_draw_noise_of_their_own():
+    """Sizes 2, 3, 4: draw `i` of the seed, cut to the size, is that of step `i`; the estimate is enlarged to the next size."""
+    plan, seen = ScaleWise(PROCESS, (1.0, 0.7, 0.4, 0.0), (2, 3, 4)), {}
+
+    class Looks(Denoiser):
+        process = PROCESS
+
+        def denoise(self, x, t, condition=None):
+            seen[x.shape[-1]] = x
+            return torch.tanh(x)
+
+    plan.sample(Looks(), 2, 1, 3, dtype=torch.float64)
+    draws = noise(3, 2, (1, 4, 4), dtype=torch.float64)
+    for step, (before, size) in enumerate(((2, 3), (3, 4)), start=1):
+        time = plan.times[step]
+        made = (1 - time) * enlarge(torch.tanh(seen[before]), size) + time * draws.draw(step)[..., :size, :size]
+        assert torch.allclose(seen[size], made, rtol=0, atol=1e-12)

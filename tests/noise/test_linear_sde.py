@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sfumato.errors import ShapeError
 from sfumato.noise import (
     LINEAR_SDES,
     PROCESSES,
@@ -26,6 +27,7 @@ from sfumato.noise import (
     pixel_times,
     psld,
 )
+from sfumato.noise.linear_family.flow_factor import ordered_product
 from sfumato.noise.scalars.exponential_step import exponential_step
 
 MEMBERS = {**LINEAR_SDES, **{name: (lambda kind=kind: linear(kind())) for name, kind in PROCESSES.items() if kind is not BetaTable}}
@@ -374,3 +376,30 @@ def test_tables_refuse_data_that_are_not_at_time_zero():
 
     with pytest.raises(ArgumentError, match=r"A\(0\)"):
         TableSDE(lambda t: (2 + t[..., None, None, None],) * 3)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_the_product_of_any_number_of_matrices_is_in_their_order(n):
+    factors = torch.randn(n, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    one_by_one = torch.eye(3, dtype=torch.float64)
+    for factor in factors:
+        one_by_one = factor @ one_by_one
+    assert torch.allclose(ordered_product(factors, -3), one_by_one, rtol=1e-12, atol=1e-12)
+
+
+def test_the_priors_density_is_that_of_the_normal_around_the_condition():
+    prior, x, y = LINEAR_SDES["ir_sde"]().prior(), f64([[0.3, -1.0], [2.0, 0.1]]), f64([[0.5, 0.2], [-0.4, 1.0]])
+    normal = torch.distributions.MultivariateNormal(prior.shift.apply(y), prior.covariance.matrix((2,)))
+    assert torch.allclose(prior.log_prob(x, y), normal.log_prob(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["flexible", "heat"])
+def test_times_per_pixel_need_operators_on_pixels(name):
+    """Operators on modes, or on all numbers together, have no time of a single pixel."""
+    with pytest.raises(ShapeError, match="one time per pixel"):
+        LINEAR_SDES[name]().marginal(torch.full((1, 2, 2), 0.5, dtype=torch.float64))
+
+
+def test_the_clock_runs_as_published():
+    """Speeds of Song et al. 2021: from 0.1 to 20."""
+    assert Clock().rate(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist() == [0.1, 20.0]

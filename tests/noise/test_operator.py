@@ -149,3 +149,10 @@ def test_operators_without_the_answer_say_so(wrong, message):
 def test_a_direction_without_variance_has_a_column_of_zeros():
     factor = Operator(torch.tensor([[[0.0, 0.0], [0.0, 4.0]]], dtype=torch.float64)).cholesky()
     assert factor.coef.tolist() == [[[0.0, 0.0], [0.0, 2.0]]]
+
+
+def test_channels_of_single_numbers_have_no_event():
+    """States `(batch, K)`: a matrix of channels on samples that are a number each."""
+    matrix = torch.randn(2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(Operator(matrix[None], None).apply(x), x @ matrix.T, rtol=1e-14, atol=1e-14)

@@ -13,7 +13,7 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, BetaTable, VariancePreserving
 from sfumato.sample import ddim, karras, response, uniform_log_snr
-from sfumato.sample.judges.path_divergence import BeliefError, path_divergence
+from sfumato.sample.judges.path_divergence import BeliefError, _important, path_divergence
 from sfumato.sample.times.aligned_schedule import PUBLISHED, aligned, interpolated, published, tangent, times_of
 
 PROCESS = EDM(20.0)
@@ -157,3 +157,24 @@ def test_published_tables_are_kept_and_interpolated():
 def test_bad_input_is_refused(call, match):
     with pytest.raises(ArgumentError, match=match):
         call()
+
+
+def test_ratios_are_drawn_from_the_density_that_is_divided_by():
+    """The quantile function's slope is one over the density, whose integral is 1; the density falls as the integrand is said to."""
+    quantile = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)
+    k, density = _important(quantile, 0.1, 3.0, 0.5)
+    between, there = _important((quantile[1:] + quantile[:-1]) / 2, 0.1, 3.0, 0.5)
+    slope = (k[1:] - k[:-1]) / (quantile[1:] - quantile[:-1])
+    # where a cell of the quantile function is narrow; its slope turns steep at the last percent
+    inner = slice(0, 950)
+    assert torch.allclose(slope[inner], (1 / there)[inner], rtol=0.03)
+    assert float(torch.trapezoid(density, k)) == pytest.approx(0.999, abs=2e-3)
+    said = between**-3 * (9 - between**2) / (0.5 + between**2)
+    whole = quad(lambda v: v**-3 * (9 - v**2) / (0.5 + v**2), 0.1, 3.0)[0]
+    assert torch.allclose((1 / slope)[inner], (said / whole)[inner], rtol=0.05)
+
+
+def test_the_last_quantile_is_the_upper_ratio():
+    k, density = _important(torch.tensor([0.0, 1.0], dtype=torch.float64), 0.1, 3.0, 0.5)
+    assert k.tolist() == pytest.approx([0.1, 3.0], rel=1e-8)
+    assert bool(torch.isfinite(density).all())

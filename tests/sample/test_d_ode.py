@@ -125,3 +125,18 @@ def test_bad_arguments_are_refused(world):
     for starts, at in ((judge, times), (fit, subdivide(PROCESS, ENDS, 3))):
         with pytest.raises(ArgumentError, match="teacher"):
             distil(denoiser.denoise, ddim(), fit, times, teacher=teach(denoiser.denoise, ddim(), starts, at, 2))
+
+
+@pytest.mark.parametrize("prediction", ["data", "noise"])
+def test_the_direction_of_an_euler_step_is_its_answer(prediction):
+    """DDIM goes along the last answer alone, so the change of directions is that of two answers."""
+    times = subdivide(PROCESS, ENDS, 4)
+    program = ddim().compile(PROCESS, times)
+    of_steps, of_answers = (changes(program, times, prediction, change) for change in ("directions", "evaluations"))
+    assert sorted(of_steps) == sorted(of_answers) == [2, 3, 4]
+    for i, (row,) in of_steps.items():
+        (other,) = of_answers[i]
+        for part, whole in zip(row.parts(), other.parts(), strict=True):
+            for j in part[1].keys() | whole[1].keys():
+                zero = torch.zeros(1, dtype=torch.float64)
+                assert torch.allclose(part[1].get(j, zero), whole[1].get(j, zero), rtol=1e-9, atol=1e-12)

@@ -134,3 +134,20 @@ def test_bad_input_is_refused():
         cheapest_paths(costs[:1], 1)
     with pytest.raises((ArgumentError, TypeCheckError), match=r"distance"):
         jump_costs(LAW.denoiser(PROCESS).denoise, flow(), "median")
+
+
+def test_the_deviation_is_of_the_distance_from_the_chord():
+    """Three nodes off the chord along the first axis, by hand: a point's offset is the length of its other coordinates."""
+    points = [(4.0, 0.0, 0.0), (2.5, 0.3, -0.4), (0.0, 0.0, 0.0)]
+    process = EDM(4.0)
+    path = Trajectory(process, (1.0, 0.5, 0.25), tuple(torch.tensor([p], dtype=torch.float64) for p in points))
+    answer = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
+    costs = jump_costs(lambda x, t: answer.expand_as(x), path, "deviation")
+
+    def off(point):
+        return float(torch.linalg.vector_norm(point[0, 1:]))
+
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        share = path.times[j] / path.times[i]
+        jumped = share * path.states[i] + (1 - share) * answer
+        assert float(costs[i, j]) == pytest.approx(abs(off(jumped) - off(path.states[j])), rel=1e-12)

@@ -98,3 +98,11 @@ def test_bad_arguments_are_refused(world):
         improved_integration(denoiser.denoise, ddim(), fit, times[1:])
     with pytest.raises(ArgumentError, match="parts"):
         improved_integration(denoiser.denoise, ddim(), fit, times, parts=0)
+
+
+def test_the_direction_of_a_step_is_its_way():
+    """Basis "steps": what the step's last row adds to the state that it began with."""
+    program = ddim().compile(PROCESS, subdivide(PROCESS, ENDS, 3))
+    (way,) = corrections(program, subdivide(PROCESS, ENDS, 3), "steps", history=0)[2]
+    assert float(way.states[1]) == pytest.approx(float(program.rows[2].states[1]) - 1, rel=1e-14)
+    assert float(way.data[1]) == pytest.approx(float(program.rows[2].data[1]), rel=1e-14)

@@ -154,3 +154,10 @@ def test_bad_input(g4):
     found = log_likelihood(belief, x, t, tolerance=1e-2, divergence="rademacher")
     with pytest.raises(ArgumentError, match="bin_width"):
         found.bits_per_dimension(0.0)
+
+
+def test_the_error_of_the_mean_is_that_of_independent_probes(g4):
+    """Standard errors of independent samples add in squares."""
+    belief, x, t, *_ = world(g4, VariancePreserving(), n=3)
+    found = dataclasses.replace(log_likelihood(belief, x, t), standard_error=torch.tensor([3.0, 4.0, 12.0], dtype=torch.float64))
+    assert found.mean_bits_per_dimension().standard_error == pytest.approx(13 / 3 / (2 * math.log(2)), rel=1e-12)

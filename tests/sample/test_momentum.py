@@ -12,7 +12,7 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.explain.sampling.stability import growth, predicted_boundary, real_boundary, stability
 from sfumato.noise import VariancePreserving
-from sfumato.sample import Momentum, dpm_solver, ipndm, run, uniform_log_snr, unipc
+from sfumato.sample import PRESETS, Momentum, dpm_solver, ipndm, run, uniform_log_snr, unipc
 from sfumato.sample.judges.consistency import measured_order
 
 PROCESS = VariancePreserving()
@@ -136,6 +136,12 @@ def test_the_boundary_of_stability_is_its_closed_form(solver, expected):
 def test_growth_of_eulers_method_is_its_polynomial():
     z = torch.tensor([-0.3 + 0.4j, -1.9, 0.1j, -2.5 + 1j], dtype=torch.complex128)
     assert float((growth(ipndm(1), z) / (1 + z).abs() - 1).abs().max()) < 1e-9
+
+
+def test_published_damping():
+    """The presets have the velocities and shares of Wizadwongsa et al. 2023 (arXiv 2307.11118): PLMS4 at 0.8, GHVB 1.8 and 3.1."""
+    found = {(s.steps, s.beta, s.kind) for s in PRESETS.values() if isinstance(s, Momentum)}
+    assert found == {(4, 0.8, "heavy-ball"), (2, 0.8, "ghvb"), (4, 0.1, "ghvb")}
 
 
 def test_a_report_of_stability():

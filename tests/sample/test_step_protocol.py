@@ -231,6 +231,8 @@ def test_times_have_to_fall_and_to_fit_the_batch(g4):
     for method in (TableStep(Heun()), Heun()):
         with pytest.raises(ArgumentError, match="fall"):
             walk(method, g4.denoiser(VP), VP, x, (0.2, 0.5), Stream.of(0, x))
+        with pytest.raises(ArgumentError, match="fall"):
+            walk(method, g4.denoiser(VP), VP, x, (0.5, 0.2, 0.2), Stream.of(0, x))
     with pytest.raises(ShapeError, match="one column per sample"):
         walk(Heun(), g4.denoiser(VP), VP, x, torch.ones(4, 2), Stream.of(0, x))
     step = Replaced(TableStep(Heun()), torch.ones(3, dtype=torch.bool), torch.zeros(3))

@@ -160,7 +160,7 @@ class Operator:
             channels = "" if into == 1 else f"{into}, "
             raise ShapeError("x", tuple(x.shape), f"states (batch, {channels}{', '.join(map(str, event)) or '*event'})")
         if self.basis is None:
-            result = (coef.squeeze(-3) @ state.flatten(2)).reshape(-1, out, *event)
+            result = (coef.squeeze(-3) @ state.reshape(*state.shape[:2], -1)).reshape(-1, out, *event)
         else:
             result = self.basis.from_modes((coef @ self.basis.to_modes(state)[..., None])[..., 0])
         return result[:, 0] if out == 1 else result
