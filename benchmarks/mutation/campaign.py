@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
@@ -55,6 +57,9 @@ class Known:
         wide = mutant.function is None or mutant.default
         direct = self._reaching(self.reaching, mutant.file) if wide else self.reaching.get(mark, set())
         files = self._reaching(self.importing, mutant.file) if wide else self.importing.get(mark, set())
+        if wide and not direct | files:
+            # a file of constants alone runs once, with the package: test files that name what it binds
+            files = _naming(PACKAGE / mutant.file, {item.partition("::")[0] for item in self.seconds})
         indirect = {item for item in self.seconds if item.partition("::")[0] in files}
         past = self.killers[_place(mutant)]
         order = {item: i for i, item in enumerate(past)}
@@ -83,6 +88,12 @@ class Known:
             if by in past:
                 past.remove(by)
             past.append(by)
+
+
+def _naming(module: Path, tests: set[str]) -> set[str]:
+    targets = [t for node in ast.parse(module.read_bytes()).body for t in getattr(node, "targets", [getattr(node, "target", None)])]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    return {test for test in tests if names & set(re.findall(r"\w+", (ROOT / test).read_text()))}
 
 
 def _place(mutant: Mutant) -> str:
