@@ -1,10 +1,11 @@
-"""What all tests share: one thread, examples that do not change between runs, and small exact worlds.
+"""What all tests share: one thread, examples that do not change between runs, shape checks that do not cost half of the time, small worlds.
 
 sfumato is imported inside the fixtures, after the shape checks of the test run have been installed.
 """
 
 from __future__ import annotations
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,32 @@ if hasattr(providers, "_get_local_constants"):
 settings.register_profile("same", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
 torch.set_num_threads(1)
+
+
+CHECKED_CALLS = 2000
+"""How many calls of our functions in a test have the shapes and types of what they are given and return checked."""
+
+
+class _CallsLeft:
+    """jaxtyping's switch, that throws itself: long loops make the same calls again and again, and checks were half of the suite's time."""
+
+    left = CHECKED_CALLS
+
+    def __get__(self, config, owner):
+        self.left -= 1
+        return self.left < 0 or vars(config)["jaxtyping_disable"]
+
+    def __set__(self, config, value):
+        vars(config)["jaxtyping_disable"] = value
+
+
+type(jaxtyping.config).jaxtyping_disable = _CALLS = _CallsLeft()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    _CALLS.left = CHECKED_CALLS
+    return (yield)
 
 
 @pytest.fixture(autouse=True)
