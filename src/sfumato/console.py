@@ -94,7 +94,7 @@ def _console() -> RichConsole:
 def show_result(result: TuneResult, recipe: Path, report: Path) -> None:
     """The main table: our program beside the best peer of every budget."""
     table = Table(title=f"error against the reference flow, {result.reference['samples']:.0f} starts no choice has seen")
-    for name in ("evaluations", "ours", "best of diffusers", "", "ratio", "distance to data: ours", "theirs"):
+    for name in ("evaluations", "ours", "best of diffusers", "", "ours / theirs", "distance to data: ours", "theirs"):
         table.add_column(name, justify="left" if name == "" else "right", no_wrap=True)
     for n in result.settings["evaluations"]:
         ours, peer = result.ours(n), result.best(n, "diffusers")

@@ -4,13 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 from scipy import stats
 
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
-from sfumato.sample import Exponential, Linearisation, Program, Row, Sampler, response, run, uniform_log_snr
+from sfumato.sample import PRESETS, Exponential, Linearisation, Program, Row, Sampler, response, run, uniform_log_snr
 from sfumato.seeds import noise
 
 PROCESS = VariancePreserving()
@@ -186,3 +187,16 @@ def test_events_of_another_size_than_the_law_are_refused(full_gaussian):
     program = Exponential(Linearisation.gaussian(full_gaussian), 1).compile(PROCESS, TIMES)
     with pytest.raises(ArgumentError, match="12 numbers"):
         Sampler(full_gaussian.denoiser(PROCESS), program, (3, 5)).sample(1)
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest_names():
+    with pytest.raises(ArgumentError, match=r"such as heun, got heun3"):
+        PRESETS["heun3"]
+    assert PRESETS.get("heun3") is None
+
+
+@pytest.mark.parametrize("shape", [64, [3, 8], (3, 0), (2.0,)])
+def test_an_event_shape_that_is_no_tuple_of_sizes_is_refused(g4, shape):
+    program = PRESETS["ddim"].compile(EDM(), uniform_log_snr(EDM(), 4))
+    with pytest.raises((ArgumentError, TypeCheckError)):
+        Sampler(g4.denoiser(EDM()), program, shape)

@@ -55,6 +55,7 @@ def test_a_saved_recipe_samples_bit_for_bit_as_before(tmp_path, rank):
         ({"event_shape": "2x3"}, "event_shape"),
         ({"model": 3}, "model"),
         ({"programs": []}, "programs"),
+        ({"programs": {"04": {}}}, "programs"),
         ({"evidence": {"4": {"error": "small"}}}, "evidence"),
     ],
 )

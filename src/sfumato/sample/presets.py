@@ -15,8 +15,10 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 
+from sfumato.errors import ArgumentError
 from sfumato.sample.compilers.ancestral import Ancestral
 from sfumato.sample.compilers.er_sde import ERSDE
 from sfumato.sample.compilers.heun import Heun
@@ -27,9 +29,16 @@ from sfumato.sample.compilers.sa_solver import few_steps, more_steps
 from sfumato.sample.compilers.singlestep import Fast, Singlestep
 from sfumato.sample.solver import Solver
 
+
+class _ByName(dict[str, Solver]):
+    def __missing__(self, name: str) -> Solver:
+        near = get_close_matches(str(name), self, 3) or sorted(self)
+        raise ArgumentError("solver", name, f"the name of a preset, such as {', '.join(near)}")
+
+
 PRESETS: Mapping[str, Solver] = MappingProxyType(
-    {
-        solver.name: solver
+    _ByName(
+        (solver.name, solver)
         for solver in (
             ddim(),
             Ancestral(1.0, label="ddpm"),
@@ -64,6 +73,6 @@ PRESETS: Mapping[str, Solver] = MappingProxyType(
             ERSDE(2),
             ERSDE(3),
         )
-    }
+    )
 )
-"""Name to solver, with the options that their authors recommend."""
+"""Name to solver, with the options that their authors recommend. An unknown name is an `ArgumentError` that knows the nearest ones."""

@@ -25,6 +25,9 @@ class Sampler:
         event_shape: the shape of one sample.
         dtype, device: of the state. Coefficients are float64 until they are applied.
 
+    Raises:
+        ArgumentError: an event shape that is no tuple of sizes.
+
     Example:
         >>> import torch
         >>> from sfumato.exact import Empirical
@@ -44,6 +47,11 @@ class Sampler:
     event_shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        shape: object = self.event_shape
+        if not isinstance(shape, tuple) or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ArgumentError("event_shape", shape, "the sizes of one sample, such as (64,) or (3, 32, 32)")
 
     def start(self, draws: Noise) -> Tensor:
         """Where sampling starts, made of draw 0: the prior at `t = 1`, else `sigma_t` times noise (no signal is known yet)."""

@@ -179,8 +179,8 @@ class Recipe:
 
 
 def _is_budget(key: str) -> bool:
-    # int() refuses thousands of digits with an error of its own
-    return key.isdecimal() and len(key) < 20
+    # int() refuses thousands of digits with an error of its own, and reads "02" and "2" as one budget
+    return key.isascii() and key.isdecimal() and len(key) < 20 and key[0] != "0"
 
 
 def _is_number(value: Any) -> bool:

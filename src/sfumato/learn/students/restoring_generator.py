@@ -14,7 +14,7 @@ Source: Choi et al. 2023 (arXiv 2303.05456), equations 5 to 9 and algorithms 1 a
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -86,8 +86,10 @@ def fit_restoring_generator(
         matches: see `Matches`; "step" needs noise added at every level.
 
     Raises:
-        ArgumentError: a negative fidelity, a level without noise, a loss that is not finite.
+        ArgumentError: a negative fidelity, another law to match, a level without noise, a loss that is not finite.
     """
+    if matches not in get_args(Matches):
+        raise ArgumentError("matches", repr(matches), f"one of {', '.join(get_args(Matches))}")
     if not fidelity >= 0:
         raise ArgumentError("fidelity", fidelity, "a weight of at least 0")
     levels = generator.levels

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, get_args
 
 from sfumato.errors import ArgumentError
 from sfumato.noise import ScalarProcess
@@ -49,6 +49,8 @@ class Singlestep(Solver):
             raise ArgumentError("stages", self.stages, "2 or 3 evaluations a step")
         if self.form not in ("midpoint", "taylor"):
             raise ArgumentError("form", repr(self.form), "one of midpoint, taylor")
+        if self.prediction not in get_args(Prediction):
+            raise ArgumentError("prediction", repr(self.prediction), f"one of {', '.join(get_args(Prediction))}")
         if not self.ratios:
             object.__setattr__(self, "ratios", (1 / 2,) if self.stages == 2 else (1 / 3, 2 / 3))
         inside = all(a < b for a, b in zip((0.0, *self.ratios), (*self.ratios, 1.0), strict=True))
