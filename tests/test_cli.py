@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -119,6 +120,28 @@ def test_interrupted_work_says_so_and_leaves_what_was_written(tuned, tmp_path, c
     assert call("tune", tuned / "model", "--out", tuned, "--quick", "--evaluations", "4,6") == 130
     assert "stopped" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in tuned.iterdir() if p.is_file()} == before
+
+
+def test_training_says_where_it_goes_on(tmp_path, capsys, monkeypatch):
+    """Stopped by the tenth step of a new run, gone on with, and asked for once more."""
+    from sfumato.learn.training.run import Run
+
+    step = Run.step
+
+    def stop(run: Run) -> None:
+        step(run)
+        if run.done == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    arguments = ("train", "moons", "--out", tmp_path / "model", "--steps", "40", "--batch", "16")
+    monkeypatch.setattr(Run, "step", stop)
+    assert call(*arguments) == 130
+    assert "goes on" not in capsys.readouterr().err.replace("the same command goes on", "")
+    monkeypatch.undo()
+    assert call(*arguments) == 0
+    assert "goes on after 10 steps" in capsys.readouterr().err
+    assert call(*arguments) == 0
+    assert "trained before" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(tmp_path):

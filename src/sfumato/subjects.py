@@ -75,15 +75,26 @@ def train_on(
     settings = replace(settings, batch_size=shared if batch is None else batch)
     with Console() as console:
         console.begin(f"training on {data.name}", settings.steps)
-        done = 0
+        done: int | None = None
+
+        def begin(made: int, *_: object) -> None:
+            nonlocal done
+            if done is None:
+                done = max(0, made - 1)
+                if done:
+                    console.note(f"goes on after {done} steps that were saved in {out}")
+                    console.advance(done)
 
         def show(made: int, total: int, loss: float) -> None:
             nonlocal done
-            console.advance(made - done)
+            console.advance(made - (done or 0))
             done = made
             console.say(f"loss {loss:.4g}")
 
-        fit(denoiser, data, settings, default_loss(data), folder=out, save_every=max(50, settings.steps // 8), progress=show)
+        every = max(50, settings.steps // 8)
+        fit(denoiser, data, settings, default_loss(data), folder=out, save_every=every, on_step=begin, progress=show)
+        if done is None:
+            console.note(f"trained before: {out}")
     return denoiser
 
 
