@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from benchmarks.faults.mutate import spoil_bytes, spoil_values
 from benchmarks.faults.subject import chance
@@ -108,6 +109,7 @@ def _states(home: Path, count: int) -> Callable[[int], Callable[[], str | None]]
     rng, wholes, folder = chance("states"), _originals(home), home / "work"
     data = torch.randn(16, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     fit(models()[1], data, FitSettings(2, 8, warmup=0), folder=wholes[1], save_every=1)
+    accelerator = Accelerator()  # not in a trial: it writes every variable of the environment anew
 
     def trial(i: int) -> Callable[[], str | None]:
         _fresh(folder, wholes[1])
@@ -118,14 +120,14 @@ def _states(home: Path, count: int) -> Callable[[int], Callable[[], str | None]]
             tensors, record = read_tensors(path)
             altered = rng.random() < 0.5
             write_tensors(path, spoil_tensors(tensors, rng) if altered else tensors, record if altered else spoil_values(record, rng))
-        return lambda: _resume(data, folder)
+        return lambda: _resume(data, folder, accelerator)
 
     return trial
 
 
-def _resume(data: torch.Tensor, folder: Path) -> str | None:
+def _resume(data: torch.Tensor, folder: Path, accelerator: Accelerator) -> str | None:
     model = models()[1]
-    fit(model, data, _SETTINGS, folder=folder, save_every=1)
+    fit(model, data, _SETTINGS, folder=folder, save_every=1, accelerator=accelerator)
     return _answers(model)
 
 

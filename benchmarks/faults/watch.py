@@ -28,7 +28,8 @@ SECONDS = 20.0
 """How long a load may take; a machine may be busy."""
 _ROOM = 3 * 2**30
 """Bytes of memory that loading may ask for, beyond what is in use."""
-_FORBIDDEN = re.compile(r"os\.(system|exec|posix_spawn|spawn|fork|remove|rename|rmdir|chmod|putenv)|subprocess\.Popen|socket\.connect")
+_FORBIDDEN = re.compile(r"os\.(system|exec|posix_spawn|spawn|fork|rmdir|chmod|putenv)|subprocess\.Popen|socket\.connect")
+_MOVES = ("os.remove", "os.rename")
 CANARY = "canary"
 
 
@@ -141,10 +142,14 @@ class _Watch:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.at_work:
             return
-        if _FORBIDDEN.fullmatch(event) or (event == "open" and self._writes(arguments)):
+        moves = event in _MOVES and not all(self._inside(path) for path in arguments if isinstance(path, str | bytes | Path))
+        if _FORBIDDEN.fullmatch(event) or moves or (event == "open" and self._writes(arguments)):
             self.seen.append(f"{event} {str(arguments)[:100]}")
 
     def _writes(self, arguments: tuple[Any, ...]) -> bool:
         path, mode, flags = (*arguments, None, None)[:3]
         writing = any(c in str(mode or "") for c in "wax+") or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        return writing and isinstance(path, str | bytes | Path) and not os.path.realpath(os.fsdecode(path)).startswith(self.home + "/work")
+        return writing and isinstance(path, str | bytes | Path) and not self._inside(path)
+
+    def _inside(self, path: str | bytes | Path) -> bool:
+        return os.path.realpath(os.fsdecode(path)).startswith(self.home + "/work")

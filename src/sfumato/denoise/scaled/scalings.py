@@ -3,7 +3,6 @@ r"""What a preconditioner knows of the data before any training: their mean and 
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -58,16 +57,16 @@ class Isotropic(Scalings):
         mean: one number for every coordinate.
 
     Raises:
-        ArgumentError: a `sigma_data` that is not positive and finite, or a mean that is not finite.
+        ArgumentError: a `sigma_data` or a mean that float32 cannot compute with: a variance outside (1e-36, 1e36), a mean beyond 1e36.
     """
 
     kind = "isotropic"
 
     def __init__(self, sigma_data: float = 0.5, mean: float = 0.0) -> None:
-        if not 0 < sigma_data < math.inf:
-            raise ArgumentError("sigma_data", sigma_data, "a positive standard deviation")
-        if not math.isfinite(mean):
-            raise ArgumentError("mean", mean, "a finite number", "A mean per coordinate goes with `GaussianScalings`.")
+        if not 1e-18 < sigma_data < 1e18:
+            raise ArgumentError("sigma_data", sigma_data, "a positive standard deviation in (1e-18, 1e18)")
+        if not abs(mean) < 1e36:
+            raise ArgumentError("mean", mean, "a finite number below 1e36", "A mean per coordinate goes with `GaussianScalings`.")
         self.sigma_data, self.mean = float(sigma_data), float(mean)
 
     def mean_like(self, x: Float[Tensor, "batch *event"]) -> Tensor:
