@@ -169,3 +169,14 @@ def test_bad_input_is_refused_by_name():
     x = torch.zeros(1, 3, requires_grad=True)
     with pytest.raises(ArgumentError, match="differentiate"):
         Empirical(torch.zeros(2, 3)).posterior_mean(x, EDM(), 0.0).sum().backward()
+
+
+def test_a_query_at_the_centre_has_no_error_and_says_nothing_of_the_others():
+    """Its greatest score is 0 there, exactly; the error of the other stays the rounding of a score of its size."""
+    cloud = PointSet(torch.tensor([[0.0], [1.0], [-1.0]]), None)
+    y, variance = torch.tensor([[0.0], [2.7]], dtype=F64), torch.ones(2, dtype=F64)
+    top, error = cloud._top(y, variance, cloud._scores(y, variance, torch.float32))
+    torch.testing.assert_close(top, torch.tensor([0.0, 2.2], dtype=F64), rtol=1e-6, atol=0)
+    eps = torch.finfo(torch.float32).eps
+    assert float(error[0]) == 0
+    assert 0.5 * eps <= float(error[1]) / (2.7 + 0.5) <= eps

@@ -13,6 +13,7 @@ from sfumato.noise import (
     EDM,
     BetaTable,
     Clock,
+    ClockSDE,
     Cosine,
     FlowMatching,
     GridSDE,
@@ -248,3 +249,16 @@ def test_a_drift_may_grow_by_its_limit_and_no_more():
         assert torch.isfinite(sde.increment(x, 0 * h, h).mean).all()
         with pytest.raises(ArgumentError, match="shorter"):
             sde.increment(x, 0 * h, h * (1 + 1e-6))
+
+
+def clock_noise(skew=0.0, least=0.0):
+    """`Q` of size 4, with an entry of 0 and, up to `skew`, a least eigenvalue of `least`."""
+    return torch.tensor([[[4.0, 0.0, 0.0], [0.0, 1.0, skew], [0.0, 0.0, least]]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("taken", "refused"), [({"skew": 3.9e-10}, {"skew": 4.1e-10}), ({"least": -3.9e-10}, {"least": -4.1e-10})])
+def test_noise_is_a_covariance_to_a_1e_10_of_its_greatest_entry(taken, refused):
+    eye = torch.eye(3, dtype=torch.float64)[None]
+    ClockSDE(-eye, clock_noise(**taken), Clock())
+    with pytest.raises(ArgumentError, match="semi-definite"):
+        ClockSDE(-eye, clock_noise(**refused), Clock())

@@ -10,12 +10,17 @@ import math
 import pytest
 import torch
 
+from sfumato.errors import ArgumentError
 from sfumato.noise import (
     EDM,
+    Backwards,
     BetaTable,
+    Clock,
+    ClockSDE,
     Cosine,
     FlowMatching,
     MomentumDecay,
+    Pinned,
     Steered,
     SubVariancePreserving,
     VarianceExploding,
@@ -249,3 +254,25 @@ def test_a_time_per_number_of_a_line_is_each_numbers_own():
     # one time per sample beside one per number
     law = linear(process).transition(f64([0.1, 0.0]), f64([[0.2, 0.9, 0.4], [0.0, 1.0, 0.6]]))
     torch.testing.assert_close(law.phi.apply(x)[0, 1], process.alpha(0.9) / process.alpha(0.1) * x[0, 1], rtol=1e-12, atol=0)
+
+
+def test_a_clock_speeds_up_all_three_coefficients():
+    """`beta` times `F_0`, `C_0` and `Q_0`; one condition moves the first channel by 0.4, the second by -3."""
+    constant = f64([[-1.0, 0.5], [0.0, -2.0]]), f64([[0.4], [-3.0]]), f64([[2.0, 0.3], [0.3, 1.0]])
+    process = ClockSDE(constant[0][None], constant[2][None], Clock(0.5, 3.0), gain=constant[1][None])
+    assert (process.channels, process.conditions) == (2, 1)
+    for ours, theirs in zip(blocks(process), constant, strict=True):
+        same(ours, LINEAR_RATE * theirs)
+
+
+def test_a_steered_process_backwards_has_the_data_for_its_condition():
+    """`A x_0` is the mean of the steered path at `1 - t`, and with its coefficients the marginal obeys `dA/du = F A + C`."""
+    process, h = agm(3.0, 0.4), 1e-5
+    assert (process.channels, process.conditions) == (2, 1)
+    law, (before, after) = process.marginal(T), (process.marginal(T + d).phi.coef for d in (-h, h))
+    drift, gain, _ = blocks(process)
+    same(law.phi.coef, process.steered.transition(0.0, 1 - T).shift.coef)
+    torch.testing.assert_close(((after - before) / (2 * h))[0], drift @ law.phi.coef[0] + gain, rtol=1e-7, atol=1e-8)
+    for refused in (cld(), Pinned(cld())):  # no condition, and two
+        with pytest.raises(ArgumentError, match="steered"):
+            Backwards(refused)
