@@ -276,3 +276,21 @@ def test_a_steered_process_backwards_has_the_data_for_its_condition():
     for refused in (cld(), Pinned(cld())):  # no condition, and two
         with pytest.raises(ArgumentError, match="steered"):
             Backwards(refused)
+
+
+def test_a_pinned_process_of_two_channels_is_the_bridge_of_the_free_one():
+    """`x_t` given `x_s` and `x_1 = y`, at a pair of times per sample; from a time to itself nothing moves."""
+    free = cld(0.5, 0.7, 3.0)
+    process, s, t = Pinned(free), f64([0.0, 0.2, 0.5]), f64([0.3, 0.9, 0.5])
+    ours, bridge = process.transition(s, t), free.bridge(t[:2], s[:2], 1.0)
+    torch.testing.assert_close(ours.phi.coef[:2], bridge.start.coef, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ours.shift.coef[:2], bridge.end.coef, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ours.covariance.coef[:2], bridge.covariance.coef, rtol=1e-9, atol=1e-11)
+    assert (process.channels, process.conditions) == (2, 2)
+    same(ours.phi.coef[2, 0], torch.eye(2, dtype=torch.float64))
+    assert float(ours.shift.coef[2].abs().max()) == 0 == float(ours.covariance.coef[2].abs().max())
+    h, (drift, gain, noise) = 1e-6, blocks(process)
+    law = process.transition(T, T + h)
+    torch.testing.assert_close((law.phi.coef[0] - torch.eye(2)) / h, drift, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(law.shift.coef[0] / h, gain, rtol=1e-4, atol=1e-4)
+    same(noise, [[0, 0], [0, 4.2]])
