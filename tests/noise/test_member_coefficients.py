@@ -23,6 +23,7 @@ from sfumato.noise import (
     Pinned,
     Steered,
     SubVariancePreserving,
+    TableSDE,
     VarianceExploding,
     VariancePreserving,
     agm,
@@ -294,3 +295,24 @@ def test_a_pinned_process_of_two_channels_is_the_bridge_of_the_free_one():
     torch.testing.assert_close((law.phi.coef[0] - torch.eye(2)) / h, drift, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(law.shift.coef[0] / h, gain, rtol=1e-4, atol=1e-4)
     same(noise, [[0, 0], [0, 4.2]])
+
+
+def test_a_table_of_two_channels_by_hand():
+    """`A = [[1, t], [0, e^-t]]`, `b = (t^2, sin t)`, `S = diag(t, 2t)`: `F = A' A^-1`, `C = b' - F b`, `Q = S' - F S - S F^T`."""
+
+    def table(t):
+        zero, one = torch.zeros_like(t), torch.ones_like(t)
+        rows = [[[one, t], [zero, torch.exp(-t)]], [[t**2], [torch.sin(t)]], [[t, zero], [zero, 2 * t]]]
+        return tuple(torch.stack([torch.stack(row, -1) for row in block], -2)[..., None, :, :] for block in rows)
+
+    process, up = TableSDE(table, 2, 1), math.exp(T)
+    drift, gain, noise = blocks(process)
+    same(drift, [[0, up], [0, -1]])
+    same(gain, [[2 * T - up * math.sin(T)], [math.cos(T) + math.sin(T)]])
+    same(noise, [[1, -2 * T * up], [-2 * T * up, 2 + 4 * T]])
+    s, phi = 0.1, [[1, (T - 0.1) * math.exp(0.1)], [0, math.exp(0.1 - T)]]
+    law = process.transition(s, T)
+    same(law.phi.coef[0], phi)
+    same(law.shift.coef[0], f64([[T**2], [math.sin(T)]]) - f64(phi) @ f64([[s**2], [math.sin(s)]]))
+    same(law.covariance.coef[0], f64([[T, 0], [0, 2 * T]]) - f64(phi) @ f64([[s, 0], [0, 2 * s]]) @ f64(phi).T)
+    assert float(process.transition(T, T).covariance.coef.abs().max()) == 0
