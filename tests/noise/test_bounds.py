@@ -109,6 +109,12 @@ def bound(nodes=4, first=0.1):
         lambda: Snow(IMAGE[0], (0, 1)),
         lambda: snowflakes(4, 4, 0, streak=1),
         lambda: bound(nodes=2),
+        # whatever is above 0 is positive
+        lambda: (VariancePreserving(1e-3, 2e-3), SubVariancePreserving(1e-3, 2e-3), VarianceExploding(1e-3, 2e-3)),
+        lambda: (EDM(1e-3), FlowMatching(1e-3), MomentumDecay(1e-3, 1e-3), damped_decay(CLOCK, 1e-3)),
+        lambda: (ir_sde(1e-3, 1e-3), ouve(1e-3, 1e-3, 2e-3), Steered(1e-3), towards(torch.sin, 1e-3)),
+        lambda: (heat((2, 2), 1e-3, 1e-3), blurring((2, 2), 1e-3), function_space((4,), 1e-3), blurred_cld((2, 2), blur=1e-3)),
+        lambda: (cld(1e-3, 1e-3, 1e-3), psld(1e-4, 1e-3, 1e-3), mdm(EYE, SKEW, torch.tensor([1e-3, 1e-3]))),
         lambda: logistic().increment(torch.zeros(3, 2, dtype=torch.float64), CLOCK, CLOCK + 0.1, 0),
     ],
 )
