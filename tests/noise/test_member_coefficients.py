@@ -173,12 +173,13 @@ def test_by_frequency():
 
 
 def test_by_pixel():
+    """Before its window a pixel is clean, behind it as noisy as it gets."""
     process = pixel_times(f64([0.0, 0.2]), f64([0.5, 1.2]), 0.5, 3.0)
-    tau = f64([0.6, 0.1])
-    integral = 0.5 * tau + 2.5 * tau**2 / 2
-    law = process.marginal(T)
-    same(law.phi.coef.flatten(), torch.exp(-integral / 2))
-    same(law.covariance.coef.flatten(), 1 - torch.exp(-integral))
+    for t, tau in ((T, [0.6, 0.1]), (0.1, [0.2, 0.0]), (0.8, [1.0, 0.6])):
+        integral = 0.5 * f64(tau) + 2.5 * f64(tau) ** 2 / 2
+        law = process.marginal(t)
+        same(law.phi.coef.flatten(), torch.exp(-integral / 2))
+        same(law.covariance.coef.flatten(), 1 - torch.exp(-integral))
 
 
 def test_between_two_ends():
