@@ -169,3 +169,35 @@ def test_bad_input_is_refused_by_name():
     x = torch.zeros(1, 3, requires_grad=True)
     with pytest.raises(ArgumentError, match="differentiate"):
         Empirical(torch.zeros(2, 3)).posterior_mean(x, EDM(), 0.0).sum().backward()
+
+
+def test_a_query_at_the_centre_has_no_error_and_says_nothing_of_the_others():
+    """Its greatest score is 0 there, exactly; the error of the other stays the rounding of a score of its size."""
+    cloud = PointSet(torch.tensor([[0.0], [1.0], [-1.0]]), None)
+    y, variance = torch.tensor([[0.0], [2.7]], dtype=F64), torch.ones(2, dtype=F64)
+    top, error = cloud._top(y, variance, cloud._scores(y, variance, torch.float32))
+    torch.testing.assert_close(top, torch.tensor([0.0, 2.2], dtype=F64), rtol=1e-6, atol=0)
+    eps = torch.finfo(torch.float32).eps
+    assert float(error[0]) == 0
+    assert 0.5 * eps <= float(error[1]) / (2.7 + 0.5) <= eps
+
+
+@pytest.mark.parametrize("offset", [0.0, 40.0])
+def test_the_error_of_scores_is_relative_to_their_terms(offset):
+    """Greatest scores that are off by 1e-3 and 3e-3 of `|q.x| + |x - c|^2/2 + k^2 |log w|`: the root mean square of that, times the size.
+
+    Far from the origin blocks are centred, and so is the product.
+    """
+    points, weights = offset + torch.tensor([[1.0, 0.0], [0.0, 2.0]], dtype=F64), torch.tensor([0.25, 0.75], dtype=F64)
+    y, variance = offset + torch.tensor([[2.0, -1.0], [-1.0, 3.0]], dtype=F64), torch.tensor([0.5, 2.0], dtype=F64)
+    cloud, centre = PointSet(points, weights), weights @ points
+    products = ((y - centre) * (points - centre if offset else points)).sum(1)  # of each query and the point that scores highest
+    half, prior = (points - centre).square().sum(1) / 2, variance * weights.log()
+    scores = cloud._scores(y, variance, F64)
+    assert scores.argmax(1).tolist() == [0, 1]
+    torch.testing.assert_close(scores.diagonal(), products - half + prior, rtol=1e-12, atol=1e-12)
+    size = products.abs() + half - prior
+    scores.diagonal().add_(torch.tensor([1e-3, 3e-3], dtype=F64) * size)
+    top, error = cloud._top(y, variance, scores)
+    torch.testing.assert_close(top, scores.diagonal(), rtol=0, atol=0)
+    torch.testing.assert_close(error, 5**0.5 * 1e-3 * size, rtol=1e-9, atol=0)

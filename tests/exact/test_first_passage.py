@@ -96,3 +96,18 @@ def test_bad_input():
         MODEL.conditioned_mean(torch.tensor([5e-4], dtype=F64), 0.5, 1e-3)
     with pytest.raises(ArgumentError, match="times"):
         MODEL.conditioned_mean(torch.tensor([1.0], dtype=F64), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_path_that_stays_long_forgets_both_ends(upper):
+    """In the middle of a long stay its density is that of `phi_1^2`, whose mean is the centre 0.25; near an end only the time to it counts.
+
+    The second mode dies by `e^{-3 r_1 t}`, `r_1 = 0.505`: to 1e-16 within 25. The first alone is below 1e-308 from 1,500 on.
+    """
+    means = []
+    for end in (60.0, 1e4):
+        at = torch.tensor([0.3, 2.0, end / 2, end - 2.0, end - 0.3], dtype=F64)
+        means.append(MODEL.conditioned_mean(at, 0.2, end, upper=upper))
+    torch.testing.assert_close(means[1], means[0], rtol=0, atol=1e-11)
+    assert float(means[1][2]) == pytest.approx(0.25, abs=1e-12)
+    assert (means[1][-1] > 0.8) if upper else (means[1][-1] < -0.3)

@@ -203,3 +203,12 @@ def test_a_fitted_gaussian_without_rank_keeps_every_direction():
     )
     assert isinstance(law.covariance, SpectralCovariance)
     assert law.covariance.rank == 3
+
+
+def test_up_to_the_dense_limit_a_rank_is_cut_from_the_whole_covariance():
+    """14 dimensions and rank 2, of which a sketch would see 12: the fit of one component is the covariance's own, after one pass."""
+    x = torch.randn(40, 14, dtype=F64, generator=generator(8)) * torch.linspace(0.5, 1.5, 14, dtype=F64)
+    expected = cut(np.cov(x.T.numpy(), bias=True), 2) + 0.1 * x.numpy().var(0).mean() * np.eye(14)
+    law = fit_mixture(x, 1, 2, floor=0.1, iterations=1)
+    np.testing.assert_allclose(law.covariances[0].dense().numpy(), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(law.mean.numpy(), x.numpy().mean(0), rtol=1e-11)

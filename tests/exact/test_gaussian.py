@@ -6,7 +6,8 @@ from scipy.integrate import solve_ivp
 from scipy.stats import multivariate_normal
 
 from sfumato.errors import ArgumentError, ShapeError
-from sfumato.exact import Gaussian, SpectralCovariance
+from sfumato.exact import AffineFlow, Gaussian, SpectralCovariance
+from sfumato.exact.spectral.basis import IdentityBasis, MatrixBasis
 from sfumato.noise import EDM, Cosine, FlowMatching, VariancePreserving
 
 F64 = torch.float64
@@ -141,3 +142,23 @@ def test_bad_input_is_refused_by_name():
         p.through(EDM(), torch.rand(2))
     with pytest.raises(ArgumentError, match="condition"):
         p.denoiser(EDM()).denoise(torch.zeros(3, 2, 2), 0.5, torch.zeros(3))
+
+
+def test_a_map_that_mirrors_has_the_volume_of_its_matrix():
+    """Gains of either sign, one map per sample, with a complement and without: `log |det|` by LU, `rest`, the inverse and its shifts."""
+    columns = torch.linalg.qr(torch.randn(4, 2, dtype=F64, generator=torch.Generator().manual_seed(2))).Q
+    shift = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=F64)
+    thin = torch.tensor([[-2.0, 0.5, -3.0], [1.5, -0.1, 0.7]], dtype=F64)
+    full = torch.tensor([[-2.0, 0.5, -3.0, 0.2], [1.5, -0.1, -0.7, -4.0]], dtype=F64)
+    for basis, spectrum, rest in ((MatrixBasis(columns), thin, thin[:, 2]), (IdentityBasis(4), full, torch.ones(2, dtype=F64))):
+        flow = AffineFlow(basis, spectrum, shift, 2 * shift)
+        eye, inverse = torch.eye(4, dtype=F64), flow.inverse()
+        assert torch.equal(flow.rest, rest)
+        assert torch.equal(flow.gains, spectrum[:, : basis.rank])
+        for i in range(2):
+            one = AffineFlow(basis, spectrum[i], shift, 2 * shift)
+            matrix = one(eye) - one(torch.zeros(1, 4, dtype=F64))
+            torch.testing.assert_close(flow.logdet[i], torch.linalg.slogdet(matrix).logabsdet, rtol=1e-12, atol=1e-13)
+            torch.testing.assert_close(inverse.logdet[i], -flow.logdet[i], rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(flow(shift.expand(2, 4)), 2 * shift.expand(2, 4), rtol=1e-14, atol=0)
+        torch.testing.assert_close(inverse(flow(eye[:2])), eye[:2], rtol=0, atol=1e-13)

@@ -8,6 +8,7 @@ from scipy.stats import kstest, multivariate_normal, norm
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
+from sfumato.seeds import noise
 
 F64 = torch.float64
 DIM = 4
@@ -163,3 +164,18 @@ def test_bad_input_is_refused_by_name():
         GaussianMixture(None, torch.zeros(2, 2, dtype=F64), [c, SpectralCovariance.isotropic(3, 1.0)])
     with pytest.raises(ArgumentError, match="covariances"):
         GaussianMixture(None, torch.zeros(0, 2, dtype=F64), [])
+
+
+def test_a_sample_is_made_of_draw_0_and_its_component_chosen_by_draw_1():
+    """Of three far components of shares 0.2, 0.5 and 0.3: which, by the normal CDF of draw 1; where, by draw 0 times the component's root.
+    So one component draws what the Gaussian draws."""
+    means, roots = torch.tensor([[-50.0, 0.0], [0.0, 1.0], [50.0, 2.0]], dtype=F64), torch.tensor([0.5, 1.0, 2.0], dtype=F64)
+    law = GaussianMixture([2.0, 5.0, 3.0], means, [SpectralCovariance.isotropic(2, float(r) ** 2) for r in roots])
+    level = torch.from_numpy(norm.cdf(noise(4, 200, (1,), dtype=F64).draw(1)[:, 0].numpy()))
+    chosen = (level > 0.2).long() + (level > 0.7)
+    assert chosen.bincount().min() > 10
+    expected = means[chosen] + roots[chosen, None] * noise(4, 200, (2,), dtype=F64).draw(0)
+    torch.testing.assert_close(law.sample(200, 4), expected, rtol=0, atol=1e-13)
+    c = covariance(3)
+    ours, theirs = GaussianMixture([3.0], means.new_ones(1, DIM), [c]), Gaussian(means.new_ones(DIM), c)
+    torch.testing.assert_close(ours.sample(5, 7, first=2), theirs.sample(5, 7, first=2), rtol=0, atol=1e-14)

@@ -1,10 +1,13 @@
 """Posteriors of linear observations: against the joint Gaussian, quadrature and importance weights."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import multivariate_normal
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Empirical, Gaussian, GaussianMixture, SpectralCovariance
+from sfumato.exact.laws.conditioning import condition, noise_covariance
 from sfumato.noise import VariancePreserving
 
 F64 = torch.float64
@@ -100,3 +103,14 @@ def test_bad_observations_are_refused_by_name():
         law.given(A, y, torch.eye(2, dtype=F64))
     with pytest.raises(ArgumentError, match="noise"):
         Empirical(random(5, 3)).given(A, y, 0.0)
+
+
+@pytest.mark.parametrize("noise", [0.3, [[0.5, 0.2], [0.2, 0.3]]])
+@pytest.mark.parametrize("rank", [None, 3, 0])
+def test_the_evidence_is_the_density_of_the_observation(rank, noise):
+    """`log N(y; A m, A C A^T + R)` by SciPy, whether the span is thin or all of the space."""
+    mean, spread, A, y = random(9), cov(9, rank), random(2, 9, seed=1), random(2, seed=2)
+    R = noise_covariance(torch.tensor(noise, dtype=F64), 2, mean.device)
+    np.testing.assert_allclose(R.numpy(), noise if isinstance(noise, list) else 0.09 * np.eye(2), rtol=1e-13, atol=1e-15)
+    expected = multivariate_normal((A @ mean).numpy(), (A @ spread.dense() @ A.T + R).numpy()).logpdf(y.numpy())
+    assert float(condition(mean, spread, A, y, R)[2]) == pytest.approx(expected, rel=1e-12)

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance, prior_gap
-from sfumato.noise import VariancePreserving, cld, linear, ouve
+from sfumato.noise import Clock, ClockSDE, VariancePreserving, cld, linear, ouve
 
 F64 = torch.float64
 
@@ -32,7 +32,14 @@ def dense(process, condition=None):
     return MultivariateNormal(signal @ data.mean + shift, spread), MultivariateNormal(centre, prior.covariance.matrix((2,)))
 
 
-@pytest.mark.parametrize("process", [cld(), linear(VariancePreserving())], ids=["phase space", "scalar"])
+def leaning():
+    """A prior in which position and velocity know of each other, otherwise than at the end."""
+    prior = torch.zeros(1, 2, 0, dtype=F64), torch.tensor([[[1.5, 0.6], [0.6, 0.8]]], dtype=F64)
+    drift, noise = torch.tensor([[[-0.3, 1.0], [-1.0, -0.8]]], dtype=F64), torch.tensor([[[0.2, 0.1], [0.1, 0.9]]], dtype=F64)
+    return ClockSDE(drift, noise, Clock(0.5, 1.0), prior=prior)
+
+
+@pytest.mark.parametrize("process", [cld(), linear(VariancePreserving()), leaning()], ids=["phase space", "scalar", "correlated"])
 def test_it_is_the_divergence_of_two_dense_gaussians(process):
     got = prior_gap(law(), process)
     torch.testing.assert_close(got, kl_divergence(*dense(process)), rtol=1e-9, atol=1e-12)

@@ -45,6 +45,14 @@ def test_covariance_agrees_with_the_mixtures_own(g4):
     torch.testing.assert_close(posterior_covariance(g4, x, PROCESS, 0.2), g4.posterior_covariance(x, PROCESS, 0.2), rtol=1e-8, atol=1e-9)
 
 
+def test_variance_of_a_mixture_is_the_trace_of_its_covariance(g4):
+    x, t = places(20, 2, 1), 0.2
+    trace = g4.posterior_covariance(x, PROCESS, t).diagonal(dim1=1, dim2=2).sum(1)
+    torch.testing.assert_close(posterior_variance(g4, x, PROCESS, t), trace, rtol=1e-9, atol=1e-10)
+    alpha, sigma = (float(v) for v in PROCESS.levels(t))
+    torch.testing.assert_close(proxy_variance(g4, x, PROCESS, t), alpha**2 / sigma**4 * trace, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_trace_of_a_point_set_is_that_of_its_dense_covariance(weighted):
     """Two routes: blocked sums over points, and derivatives of the posterior mean; also for points noised before, shape (2, 3)."""

@@ -13,6 +13,7 @@ from sfumato.noise import (
     EDM,
     BetaTable,
     Clock,
+    ClockSDE,
     Cosine,
     FlowMatching,
     GridSDE,
@@ -108,6 +109,12 @@ def bound(nodes=4, first=0.1):
         lambda: Snow(IMAGE[0], (0, 1)),
         lambda: snowflakes(4, 4, 0, streak=1),
         lambda: bound(nodes=2),
+        # whatever is above 0 is positive
+        lambda: (VariancePreserving(1e-3, 2e-3), SubVariancePreserving(1e-3, 2e-3), VarianceExploding(1e-3, 2e-3)),
+        lambda: (EDM(1e-3), FlowMatching(1e-3), MomentumDecay(1e-3, 1e-3), damped_decay(CLOCK, 1e-3)),
+        lambda: (ir_sde(1e-3, 1e-3), ouve(1e-3, 1e-3, 2e-3), Steered(1e-3), towards(torch.sin, 1e-3)),
+        lambda: (heat((2, 2), 1e-3, 1e-3), blurring((2, 2), 1e-3), function_space((4,), 1e-3), blurred_cld((2, 2), blur=1e-3)),
+        lambda: (cld(1e-3, 1e-3, 1e-3), psld(1e-4, 1e-3, 1e-3), mdm(EYE, SKEW, torch.tensor([1e-3, 1e-3]))),
         lambda: logistic().increment(torch.zeros(3, 2, dtype=torch.float64), CLOCK, CLOCK + 0.1, 0),
     ],
 )
@@ -248,3 +255,16 @@ def test_a_drift_may_grow_by_its_limit_and_no_more():
         assert torch.isfinite(sde.increment(x, 0 * h, h).mean).all()
         with pytest.raises(ArgumentError, match="shorter"):
             sde.increment(x, 0 * h, h * (1 + 1e-6))
+
+
+def clock_noise(skew=0.0, least=0.0):
+    """`Q` of size 4, with an entry of 0 and, up to `skew`, a least eigenvalue of `least`."""
+    return torch.tensor([[[4.0, 0.0, 0.0], [0.0, 1.0, skew], [0.0, 0.0, least]]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("taken", "refused"), [({"skew": 3.9e-10}, {"skew": 4.1e-10}), ({"least": -3.9e-10}, {"least": -4.1e-10})])
+def test_noise_is_a_covariance_to_a_1e_10_of_its_greatest_entry(taken, refused):
+    eye = torch.eye(3, dtype=torch.float64)[None]
+    ClockSDE(-eye, clock_noise(**taken), Clock())
+    with pytest.raises(ArgumentError, match="semi-definite"):
+        ClockSDE(-eye, clock_noise(**refused), Clock())

@@ -63,7 +63,7 @@ def test_simulation_is_eulers_with_one_draw_a_step():
 
 def test_what_would_not_leave_the_law_is_refused():
     eye = torch.eye(2, dtype=torch.float64).expand(2, 2, 2)
-    for metric, rotation in ((eye + TURN / 100, 0 * eye), (eye, eye / 100)):
+    for metric, rotation in ((eye + TURN / 100, 0 * eye), (eye, eye / 100), (eye, -eye / 100)):
         with pytest.raises(ArgumentError, match="symmetries"):
             CompleteRecipe(lambda x, m=metric: m, lambda x, w=rotation: w).drift(X, 0.5)
     for broken, refused in ((1.9e-6, False), (2.1e-6, True)):  # 1e-6 of 1 + |R|

@@ -10,14 +10,20 @@ import math
 import pytest
 import torch
 
+from sfumato.errors import ArgumentError
 from sfumato.noise import (
     EDM,
+    Backwards,
     BetaTable,
+    Clock,
+    ClockSDE,
     Cosine,
     FlowMatching,
     MomentumDecay,
+    Pinned,
     Steered,
     SubVariancePreserving,
+    TableSDE,
     VarianceExploding,
     VariancePreserving,
     agm,
@@ -167,12 +173,13 @@ def test_by_frequency():
 
 
 def test_by_pixel():
+    """Before its window a pixel is clean, behind it as noisy as it gets."""
     process = pixel_times(f64([0.0, 0.2]), f64([0.5, 1.2]), 0.5, 3.0)
-    tau = f64([0.6, 0.1])
-    integral = 0.5 * tau + 2.5 * tau**2 / 2
-    law = process.marginal(T)
-    same(law.phi.coef.flatten(), torch.exp(-integral / 2))
-    same(law.covariance.coef.flatten(), 1 - torch.exp(-integral))
+    for t, tau in ((T, [0.6, 0.1]), (0.1, [0.2, 0.0]), (0.8, [1.0, 0.6])):
+        integral = 0.5 * f64(tau) + 2.5 * f64(tau) ** 2 / 2
+        law = process.marginal(t)
+        same(law.phi.coef.flatten(), torch.exp(-integral / 2))
+        same(law.covariance.coef.flatten(), 1 - torch.exp(-integral))
 
 
 def test_between_two_ends():
@@ -249,3 +256,64 @@ def test_a_time_per_number_of_a_line_is_each_numbers_own():
     # one time per sample beside one per number
     law = linear(process).transition(f64([0.1, 0.0]), f64([[0.2, 0.9, 0.4], [0.0, 1.0, 0.6]]))
     torch.testing.assert_close(law.phi.apply(x)[0, 1], process.alpha(0.9) / process.alpha(0.1) * x[0, 1], rtol=1e-12, atol=0)
+
+
+def test_a_clock_speeds_up_all_three_coefficients():
+    """`beta` times `F_0`, `C_0` and `Q_0`; one condition moves the first channel by 0.4, the second by -3."""
+    constant = f64([[-1.0, 0.5], [0.0, -2.0]]), f64([[0.4], [-3.0]]), f64([[2.0, 0.3], [0.3, 1.0]])
+    process = ClockSDE(constant[0][None], constant[2][None], Clock(0.5, 3.0), gain=constant[1][None])
+    assert (process.channels, process.conditions) == (2, 1)
+    for ours, theirs in zip(blocks(process), constant, strict=True):
+        same(ours, LINEAR_RATE * theirs)
+
+
+def test_a_steered_process_backwards_has_the_data_for_its_condition():
+    """`A x_0` is the mean of the steered path at `1 - t`, and with its coefficients the marginal obeys `dA/du = F A + C`."""
+    process, h = agm(3.0, 0.4), 1e-5
+    assert (process.channels, process.conditions) == (2, 1)
+    law, (before, after) = process.marginal(T), (process.marginal(T + d).phi.coef for d in (-h, h))
+    drift, gain, _ = blocks(process)
+    same(law.phi.coef, process.steered.transition(0.0, 1 - T).shift.coef)
+    torch.testing.assert_close(((after - before) / (2 * h))[0], drift @ law.phi.coef[0] + gain, rtol=1e-7, atol=1e-8)
+    for refused in (cld(), Pinned(cld())):  # no condition, and two
+        with pytest.raises(ArgumentError, match="steered"):
+            Backwards(refused)
+
+
+def test_a_pinned_process_of_two_channels_is_the_bridge_of_the_free_one():
+    """`x_t` given `x_s` and `x_1 = y`, at a pair of times per sample; from a time to itself nothing moves."""
+    free = cld(0.5, 0.7, 3.0)
+    process, s, t = Pinned(free), f64([0.0, 0.2, 0.5]), f64([0.3, 0.9, 0.5])
+    ours, bridge = process.transition(s, t), free.bridge(t[:2], s[:2], 1.0)
+    torch.testing.assert_close(ours.phi.coef[:2], bridge.start.coef, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ours.shift.coef[:2], bridge.end.coef, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(ours.covariance.coef[:2], bridge.covariance.coef, rtol=1e-9, atol=1e-11)
+    assert (process.channels, process.conditions) == (2, 2)
+    same(ours.phi.coef[2, 0], torch.eye(2, dtype=torch.float64))
+    assert float(ours.shift.coef[2].abs().max()) == 0 == float(ours.covariance.coef[2].abs().max())
+    h, (drift, gain, noise) = 1e-6, blocks(process)
+    law = process.transition(T, T + h)
+    torch.testing.assert_close((law.phi.coef[0] - torch.eye(2)) / h, drift, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(law.shift.coef[0] / h, gain, rtol=1e-4, atol=1e-4)
+    same(noise, [[0, 0], [0, 4.2]])
+
+
+def test_a_table_of_two_channels_by_hand():
+    """`A = [[1, t], [0, e^-t]]`, `b = (t^2, sin t)`, `S = diag(t, 2t)`: `F = A' A^-1`, `C = b' - F b`, `Q = S' - F S - S F^T`."""
+
+    def table(t):
+        zero, one = torch.zeros_like(t), torch.ones_like(t)
+        rows = [[[one, t], [zero, torch.exp(-t)]], [[t**2], [torch.sin(t)]], [[t, zero], [zero, 2 * t]]]
+        return tuple(torch.stack([torch.stack(row, -1) for row in block], -2)[..., None, :, :] for block in rows)
+
+    process, up = TableSDE(table, 2, 1), math.exp(T)
+    drift, gain, noise = blocks(process)
+    same(drift, [[0, up], [0, -1]])
+    same(gain, [[2 * T - up * math.sin(T)], [math.cos(T) + math.sin(T)]])
+    same(noise, [[1, -2 * T * up], [-2 * T * up, 2 + 4 * T]])
+    s, phi = 0.1, [[1, (T - 0.1) * math.exp(0.1)], [0, math.exp(0.1 - T)]]
+    law = process.transition(s, T)
+    same(law.phi.coef[0], phi)
+    same(law.shift.coef[0], f64([[T**2], [math.sin(T)]]) - f64(phi) @ f64([[s**2], [math.sin(s)]]))
+    same(law.covariance.coef[0], f64([[T, 0], [0, 2 * T]]) - f64(phi) @ f64([[s, 0], [0, 2 * s]]) @ f64(phi).T)
+    assert float(process.transition(T, T).covariance.coef.abs().max()) == 0

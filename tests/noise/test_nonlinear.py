@@ -125,3 +125,7 @@ def test_drifts_by_hand():
         assert sde.noise == noise
     assert (NonlinearSDE(torch.sin, 1.0).separable, NonlinearSDE(torch.sin, 1.0).growth) == (False, 3.0)
     assert [sde.separable for sde, _, _ in cases[::2]] == [True, True, False, False]
+    plain = towards(lambda y: 3 * y)
+    assert (plain.noise, plain.separable) == (1.0, False)
+    torch.testing.assert_close(plain.drift(x, t), 1.5 * x, rtol=1e-14, atol=0)
+    torch.testing.assert_close(towards(lambda y: 3 * y, 2.0, True).drift(x, t), 6 * x, rtol=1e-14, atol=0)

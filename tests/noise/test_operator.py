@@ -106,6 +106,11 @@ def test_two_bases_beyond_256_numbers_are_refused_by_name():
     with pytest.raises(ArgumentError, match=r"pixels of \(20, 20\).*cosines of \(20, 20\).*400 > 256"):
         a @ b
     assert (a @ a).coef.shape == (400, 1, 1)
+    # of channels the most count: two out of one on 200 places are 400 numbers, on 128 they are 256
+    with pytest.raises(ArgumentError, match="Together they are dense on 400 > 256"):
+        random_operator(pixels((200,)), 0, 2, 1) @ random_operator(cosines((200,)), 0, 1, 1)
+    both = random_operator(pixels((128,)), 0, 2, 1) @ random_operator(cosines((128,)), 0, 1, 1)
+    assert both.coef.shape == (1, 256, 128)
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,9 @@ class DriftDiffusion:
         if not bool(((times > 0) & (times < end)).all()):
             raise ArgumentError("times", times.tolist(), f"times in (0, {end})")
         n = self._modes(min(float(times.min()), end - float(times.max())))
-        waves, rates = self._start(n, start), self._rates(n)
-        place = self._places(n)
+        waves, place = self._start(n, start), self._places(n)
+        # all sums below share the decay of the first mode over the whole time, which after a long time no number can hold
+        rates = self._rates(n) - self._rates(n[:1])
         # sum over modes m of the density up to t, n of the passage after it, of the integral of x phi_m phi_n
         grown = waves * torch.exp(-rates * times[:, None])
         passing = n * torch.exp(-rates * (end - times[:, None]))
