@@ -178,3 +178,14 @@ def test_the_last_quantile_is_the_upper_ratio():
     k, density = _important(torch.tensor([0.0, 1.0], dtype=torch.float64), 0.1, 3.0, 0.5)
     assert k.tolist() == pytest.approx([0.1, 3.0], rel=1e-8)
     assert bool(torch.isfinite(density).all())
+
+
+@pytest.mark.parametrize(("factor", "snaps"), [(0.9992, True), (1.0008, True), (1.002, False)])
+def test_a_first_ratio_is_the_processs_last_within_three_digits(factor, snaps):
+    """Otherwise it is a ratio like any other, which a process that ends below it does not have."""
+    first = PUBLISHED["stable-diffusion-1.5"][0]
+    times = published(EDM(factor * first), "stable-diffusion-1.5")
+    assert times[0] == pytest.approx(1.0 if snaps else 1 / factor, rel=1e-12)
+    assert times[1] == pytest.approx(PUBLISHED["stable-diffusion-1.5"][1] / (factor * first), rel=1e-12)
+    with pytest.raises(ArgumentError, match="ratios in"):
+        published(EDM(0.998 * first), "stable-diffusion-1.5")

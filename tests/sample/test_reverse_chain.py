@@ -77,3 +77,14 @@ def test_bad_input():
         LearnedVariance((0.5,)).compile(VariancePreserving(), (1.0, 0.5, 0.0))
     with pytest.raises(ArgumentError, match="largest"):
         cosine_table(10, largest=1.0)
+
+
+def test_chains_are_equal_where_their_process_and_times_are():
+    """The coefficients follow from these: they take no part in comparisons, and are not printed."""
+    chain, again = (ReverseChain(VariancePreserving(), (0.9, 0.5, 0.0)) for _ in range(2))
+    assert chain == again
+    assert hash(chain) == hash(again)
+    assert chain != ReverseChain(VariancePreserving(), (0.9, 0.4, 0.0))
+    assert chain != ReverseChain(Cosine(), (0.9, 0.5, 0.0))
+    assert "tensor" not in repr(chain)
+    assert "times=(0.9, 0.5, 0.0)" in repr(chain)

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, PushedDenoiser, SpectralCovariance, push
-from sfumato.noise import VariancePreserving, cld, linear, ouve, psld
+from sfumato.noise import Clock, ClockSDE, VariancePreserving, cld, linear, ouve, psld
 from sfumato.sample import Bend, Conjugate, LinearDDIM, LinearEuler, ScoreKick, Splitting, StochasticSplitting, output_law, run_linear
 from sfumato.seeds import noise
 
@@ -146,3 +146,13 @@ def test_evaluations_and_draws_are_as_promised():
 def test_what_means_nothing_is_refused(wrong, message):
     with pytest.raises(ArgumentError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("shared", [0.2, -0.2])
+def test_noise_that_channels_share_is_refused(shared):
+    """Of either sign: O gives every channel noise of its own."""
+    drift = torch.tensor([[[0.0, 1.0], [-1.0, -2.0]]], dtype=torch.float64)
+    eye, cross = torch.eye(2, dtype=torch.float64)[None], torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+    StochasticSplitting().compile(ClockSDE(drift, eye, Clock(1.0, 1.0)), (0.9, 0.5))
+    with pytest.raises(ArgumentError, match="correlated between channels"):
+        StochasticSplitting().compile(ClockSDE(drift, eye + shared * cross, Clock(1.0, 1.0)), (0.9, 0.5))
