@@ -9,7 +9,7 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.noise import VariancePreserving
+from sfumato.noise import FlowMatching, VariancePreserving
 from sfumato.sample import Exponential, Linearisation, ddim, dpm_solver, run, uniform_log_snr, unipc
 from sfumato.sample.fits.statistics import Statistics, coordinates, measure_statistics
 from sfumato.sample.fits.statistics_solver import dpm_solver_v3, measured, run_shifted
@@ -199,3 +199,10 @@ def test_integrals_are_refused_where_their_exponentials_leave_the_range():
     for jacobian, slope in ((0.0, 117.0), (0.0, -117.0), (117.0, 0.0), (59.0, 59.0), (-59.0, -59.0), (-117.0, 117.0), (-20.0, -100.0)):
         with pytest.raises(ArgumentError, match="slopes whose integral"):
             measured(constant(jacobian, slope))
+
+
+@pytest.mark.parametrize("times", [(1.0, 0.5), (0.5, 0.0)])
+def test_levels_without_signal_or_noise_were_not_measured(times):
+    """Half log-SNR is infinite there, of either sign."""
+    with pytest.raises(ArgumentError, match="levels that were measured"):
+        dpm_solver_v3(constant(1.0, 0.0), 1, corrector=False).compile(FlowMatching(), times)
