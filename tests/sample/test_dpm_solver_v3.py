@@ -206,3 +206,11 @@ def test_levels_without_signal_or_noise_were_not_measured(times):
     """Half log-SNR is infinite there, of either sign."""
     with pytest.raises(ArgumentError, match="levels that were measured"):
         dpm_solver_v3(constant(1.0, 0.0), 1, corrector=False).compile(FlowMatching(), times)
+    split, levels = measured(constant(1.0, 0.0)), FlowMatching().levels(torch.tensor(times, dtype=torch.float64))
+    for alpha, sigma in zip(*(v.tolist() for v in levels), strict=True):
+        for part in (split.scale, split.gain):
+            if alpha and sigma:
+                part(alpha, sigma)
+                continue
+            with pytest.raises(ArgumentError, match="levels that were measured"):
+                part(alpha, sigma)
