@@ -214,3 +214,13 @@ def test_levels_without_signal_or_noise_were_not_measured(times):
                 continue
             with pytest.raises(ArgumentError, match="levels that were measured"):
                 part(alpha, sigma)
+
+
+def test_pseudo_derivatives_cap_the_order_of_what_takes_them():
+    """A predictor by them has order 2 at most, an order 1 has none; the corrector adds one."""
+    statistics = constant(0.5, 0.1)
+    for pseudo, orders in (("none", [1, 2, 3]), ("corrector", [1, 2, 3]), ("predictor", [1, 2, 2]), ("both", [1, 2, 2])):
+        assert [dpm_solver_v3(statistics, n, corrector=False, pseudo=pseudo).order for n in (1, 2, 3)] == orders
+        assert [dpm_solver_v3(statistics, n, pseudo=pseudo).order for n in (1, 2, 3)] == [n + 1 for n in orders]
+    assert dpm_solver_v3(statistics, 2).name == "dpm-solver-v3-2c"
+    assert dpm_solver_v3(statistics, 3, corrector=False, pseudo="both").name == "dpm-solver-v3-3-pseudo-both"
