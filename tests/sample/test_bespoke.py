@@ -208,11 +208,11 @@ def test_paths_of_other_starts_are_refused(world):
         fit_bespoke(denoiser, fit, path, 0)
 
 
-@pytest.mark.parametrize(("settings", "rate"), [(BespokeSettings(1), 0.02), (BespokeSettings(1, rate=0.1), 0.1)])
-def test_the_first_iteration_moves_every_number_by_the_rate(world, settings, rate):
+@pytest.mark.parametrize(("options", "rate"), [({}, 0.02), ({"rate": 0.1}, 0.1)])
+def test_the_first_iteration_moves_every_number_by_the_rate(world, options, rate):
     """As Adam does, whatever the gradients: 0.02 unless told. The identity has scales of 1, rates of time of 1 and of scale of 0."""
     denoiser, fit, _, path, _ = world
-    table, warp = fit_bespoke(denoiser, fit, path, 2, settings=settings)
+    table, warp = fit_bespoke(denoiser, fit, path, 2, settings=BespokeSettings(1, **options))
     moved = torch.cat([warp.scale[1:].log(), warp.scale_rate, warp.tau_rate - 1])
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, rate), rtol=1e-4, atol=0)
     assert float(warp.scale[0]) == 1
