@@ -1,4 +1,4 @@
-"""Growing samples: pairs are what sampling meets, the criterion is exact, the two-score loss has the right gradient."""
+"""Training samplers that grow: the criterion is exact, the two-score loss has the right gradient, students find the mean of each size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from sfumato.denoise import ResidualMLP
 from sfumato.denoise.amended import Amended
 from sfumato.denoiser import Denoiser
-from sfumato.errors import ArgumentError, ShapeError
+from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.explain.sampling.scale_criterion import scale_criterion
 from sfumato.learn import FitSettings
@@ -17,8 +17,7 @@ from sfumato.learn.students.distribution_matching import DistributionMatching, p
 from sfumato.learn.students.kernels import polynomial
 from sfumato.learn.students.scale_wise import distil_scale_wise
 from sfumato.noise import FlowMatching
-from sfumato.sample.steps.scale_wise import BySize, ScaleWise, enlarge, reduce
-from sfumato.seeds import noise
+from sfumato.sample.steps.scale_wise import BySize, ScaleWise
 
 PROCESS = FlowMatching()
 PLAN = ScaleWise(PROCESS, (1.0, 0.6, 0.0), (2, 4))
@@ -39,37 +38,6 @@ def gaussian(mean, variance, size):
     return Gaussian(
         torch.full((size * size,), mean, dtype=torch.float64), SpectralCovariance.isotropic(size * size, variance), (1, size, size)
     )
-
-
-def test_training_pairs_are_what_sampling_meets():
-    """With a denoiser that knows the coarse image, the state at the second step is the pair's noisy image, bit for bit."""
-    clean = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    seen = {}
-
-    class Knows(Denoiser):
-        process = PROCESS
-
-        def denoise(self, x, t, condition=None):
-            seen[x.shape[-1]] = x
-            return reduce(clean, x.shape[-1])
-
-    out = PLAN.sample(Knows(), 3, 1, 5, dtype=torch.float64)
-    draws = noise(5, 3, (1, 4, 4), dtype=torch.float64)
-    noisy, target = PLAN.pair(1, clean, draws.draw(1))
-    assert torch.equal(seen[4], noisy)
-    assert torch.equal(target, clean)
-    assert torch.equal(out, clean)
-    first, coarse = PLAN.pair(0, clean, draws.draw(0)[..., :2, :2])
-    assert torch.equal(seen[2], first)  # alpha is 0 at t = 1
-    assert torch.equal(coarse, reduce(clean, 2))
-    torch.testing.assert_close(reduce(clean, 2)[0, 0, 0, 1], clean[0, 0, :2, 2:].mean())
-    assert PLAN.cost == pytest.approx((4 + 16) / 32)
-
-
-def test_enlarging_keeps_constants_and_sizes():
-    x = torch.full((1, 1, 4, 4), 0.7)
-    torch.testing.assert_close(enlarge(x, 8), torch.full((1, 1, 8, 8), 0.7))
-    assert enlarge(x, 4) is x
 
 
 def test_the_criterion_is_the_variance_that_the_flow_loses():
@@ -137,38 +105,9 @@ def test_training_finds_the_mean_of_each_size():
 
 
 def test_refuses_nonsense():
-    with pytest.raises(ArgumentError, match="sizes"):
-        ScaleWise(PROCESS, (1.0, 0.5, 0.0), (8, 4))
-    with pytest.raises(ArgumentError, match="times"):
-        ScaleWise(PROCESS, (1.0, 0.5), (8,))
-    with pytest.raises(ShapeError, match="last size"):
-        PLAN.pair(0, torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 2, 2))
-    with pytest.raises(ShapeError, match="sizes"):
-        BySize({2: Constant()}).denoise(torch.zeros(1, 1, 3, 3), 0.5)
-    with pytest.raises(ArgumentError, match="denoisers"):
-        BySize({})
     with pytest.raises(ArgumentError, match="losses"):
         distil_scale_wise(BySize({2: Constant()}), PLAN, torch.zeros(2, 1, 4, 4), [], FitSettings(1))
     with pytest.raises(ArgumentError, match="fake"):
         DistributionMatching(Constant(), nn.Linear(1, 1))
     with pytest.raises(ArgumentError, match="sizes"):
         scale_criterion(torch.ones(2), torch.ones(2), PROCESS, (64,))
-
-
-def test_steps_draw_noise_of_their_own():
-    """Sizes 2, 3, 4: draw `i` of the seed, cut to the size, is that of step `i`; the estimate is enlarged to the next size."""
-    plan, seen = ScaleWise(PROCESS, (1.0, 0.7, 0.4, 0.0), (2, 3, 4)), {}
-
-    class Looks(Denoiser):
-        process = PROCESS
-
-        def denoise(self, x, t, condition=None):
-            seen[x.shape[-1]] = x
-            return torch.tanh(x)
-
-    plan.sample(Looks(), 2, 1, 3, dtype=torch.float64)
-    draws = noise(3, 2, (1, 4, 4), dtype=torch.float64)
-    for step, (before, size) in enumerate(((2, 3), (3, 4)), start=1):
-        time = plan.times[step]
-        made = (1 - time) * enlarge(torch.tanh(seen[before]), size) + time * draws.draw(step)[..., :size, :size]
-        assert torch.allclose(seen[size], made, rtol=0, atol=1e-12)

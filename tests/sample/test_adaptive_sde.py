@@ -178,3 +178,25 @@ def test_bad_input(g4):
     for wrong in ({"relative": -1.0}, {"relative": 0.0, "absolute": 0.0}, {"safety": 1.5}, {"exponent": 0.0}, {"first": 0.0}):
         with pytest.raises(ArgumentError):
             Adaptive(**wrong)
+
+
+def test_a_step_below_rounding_stands_still_while_others_go_on():
+    """A belief of 1e30 at the end of the first attempt shrinks that sample's step to nothing. It is asked no more, and denoised from where
+    it stood; its neighbour arrives as it does alone.
+    """
+
+    class Wild(Denoiser):
+        process = VP
+
+        def denoise(self, x, t, condition=None):
+            wild = (x > 10) & (t > 0.15)[:, None] & (t < 0.199)[:, None]
+            return torch.where(wild, 1e30, 0.5 * x)
+
+    x = torch.tensor([[0.1], [50.0]], dtype=torch.float64)
+    setting = Adaptive(relative=0.0, absolute=100.0)
+    both, alone = (adaptive_sde(Wild(), v, Stream.of(1, v), setting, start=0.2, end=0.1) for v in (x, x[:1]))
+    assert both.converged.tolist() == [True, False]
+    assert (int(both.accepted[1]), int(both.rejected[1]), int(both.evaluations[1])) == (0, 1, 3)
+    assert float(both.samples[1]) == 25.0
+    assert torch.equal(both.samples[:1], alone.samples)
+    assert (int(alone.rejected), int(both.accepted[0])) == (0, int(alone.accepted))

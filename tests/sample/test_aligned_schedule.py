@@ -11,7 +11,7 @@ from scipy.integrate import quad
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.noise import EDM, BetaTable, VariancePreserving
+from sfumato.noise import EDM, BetaTable, FlowMatching, VariancePreserving
 from sfumato.sample import ddim, karras, response, uniform_log_snr
 from sfumato.sample.judges.path_divergence import BeliefError, _important, path_divergence
 from sfumato.sample.times.aligned_schedule import PUBLISHED, aligned, interpolated, published, tangent, times_of
@@ -142,6 +142,15 @@ def test_published_tables_are_kept_and_interpolated():
     [
         (lambda: tangent(PROCESS, 0, 0.5), "n, std"),
         (lambda: tangent(PROCESS, 5, 0.5, 0.1, 0.2), "ratio_min"),
+        (lambda: tangent(PROCESS, 5, 0.5, 0.2, 0.2), "n, std"),
+        (lambda: tangent(PROCESS, 5, 0.5, 0.2, 0.0), "n, std"),
+        (lambda: tangent(PROCESS, 5, 0.0), "n, std"),
+        (lambda: tangent(FlowMatching(), 5, 0.5), "n, std"),
+        (lambda: aligned(PROCESS, 0, exact_bound, 2.0, 1.0), "n, candidates"),
+        (lambda: aligned(PROCESS, 5, exact_bound, 2.0, 1.0, candidates=2), "n, candidates"),
+        (lambda: aligned(PROCESS, 5, exact_bound, 2.0, 1.0, sweeps=-1), "n, candidates"),
+        (lambda: aligned(PROCESS, 5, exact_bound, 2.0, 0.0), "n, candidates"),
+        (lambda: aligned(PROCESS, 5, exact_bound, 2.0, 2.0), "n, candidates"),
         (lambda: published(PROCESS, "unknown"), "stable-diffusion-1.5"),
         (lambda: published(PROCESS, "stable-video-diffusion"), "ratios in"),
         (lambda: published(PROCESS, "stable-diffusion-xl", 1), "at least 2 steps"),
@@ -178,3 +187,22 @@ def test_the_last_quantile_is_the_upper_ratio():
     k, density = _important(torch.tensor([0.0, 1.0], dtype=torch.float64), 0.1, 3.0, 0.5)
     assert k.tolist() == pytest.approx([0.1, 3.0], rel=1e-8)
     assert bool(torch.isfinite(density).all())
+
+
+@pytest.mark.parametrize(("factor", "snaps"), [(0.99906, True), (1.00095, True), (1.00105, False)])
+def test_a_first_ratio_is_the_processs_last_within_three_digits(factor, snaps):
+    """Otherwise it is a ratio like any other, which a process that ends below it does not have."""
+    first = PUBLISHED["stable-diffusion-1.5"][0]
+    times = published(EDM(factor * first), "stable-diffusion-1.5")
+    assert times[0] == pytest.approx(1.0 if snaps else 1 / factor, rel=1e-12)
+    assert times[1] == pytest.approx(PUBLISHED["stable-diffusion-1.5"][1] / (factor * first), rel=1e-12)
+    with pytest.raises(ArgumentError, match="ratios in"):
+        published(EDM(0.99895 * first), "stable-diffusion-1.5")
+
+
+def test_without_a_sweep_nodes_stay_where_they_were():
+    """Three candidates are enough, no sweep leaves equal steps in the logarithm, and so does an objective that does not care."""
+    equal = times_of(PROCESS, interpolated([20.0, 0.05], 4))
+    assert aligned(PROCESS, 4, exact_bound, 20.0, 0.05, candidates=3, sweeps=0) == equal
+    assert aligned(PROCESS, 4, lambda k: 1.0, 20.0, 0.05, candidates=3, sweeps=2) == equal
+    assert [20 * t for t in equal] == pytest.approx([20.0 * 400 ** (-i / 4) for i in range(5)], rel=1e-12)

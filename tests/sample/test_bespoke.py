@@ -7,13 +7,15 @@ import math
 import pytest
 import torch
 
+from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
-from sfumato.noise import FlowMatching, Trigonometric
+from sfumato.noise import FlowMatching, Trigonometric, over_events
 from sfumato.sample import reference, run, uniform_time
 from sfumato.sample.compilers.runge_kutta import RungeKutta
-from sfumato.sample.fits.bespoke import Warp, bespoke_program
-from sfumato.sample.fits.bespoke_fit import BespokeSettings, fit_bespoke
+from sfumato.sample.fits.bespoke import Warp, bespoke_program, step_weights
+from sfumato.sample.fits.bespoke_fit import BespokeSettings, _loss, _spline, _steps, fit_bespoke
 from sfumato.sample.fits.calibration import Starts
+from sfumato.sample.fits.reference import Trajectory
 from sfumato.sample.judges.consistency import consistency
 
 PROCESS = FlowMatching()
@@ -40,6 +42,20 @@ def random_warp(steps, stages, seed=0):
     return Warp(stages, tau, draw[1] / draw[1, 0], draw[2, 1:], draw[3, 1:] - 1)
 
 
+def step_by_hand(denoiser, warp, x, n):
+    """Step `n` of Euler's or the midpoint method on `d(s x)/dr = (s'/s)(s x) + tau' s u`, with the denoiser's own velocity."""
+    i, h = n * warp.stages, 1 / warp.steps
+
+    def slope(z, i):
+        s = warp.scale[i]
+        u = -denoiser.velocity(z / s, float(1 - warp.tau[i]))
+        return warp.scale_rate[i] / s * z + warp.tau_rate[i] * s * u
+
+    z = x * warp.scale[i]
+    z = z + h * (slope(z, i) if warp.stages == 1 else slope(z + h / 2 * slope(z, i), i + 1))
+    return z / warp.scale[i + warp.stages]
+
+
 @pytest.mark.parametrize(("stages", "method"), [(1, "euler"), (2, "midpoint")])
 def test_the_identity_is_runge_kutta(stages, method):
     ours, theirs = bespoke_program(PROCESS, Warp.of(5, stages)), RungeKutta(method, "time").compile(PROCESS, uniform_time(5))
@@ -52,19 +68,45 @@ def test_the_identity_is_runge_kutta(stages, method):
 def test_steps_are_the_runge_kutta_method_of_the_transformed_equation(world, stages):
     """Independent of the table: integrate `d(s x)/dr = (s'/s)(s x) + tau' s u` step by step, with the denoiser's own velocity."""
     denoiser, _, judge, _, _ = world
-    warp, n = random_warp(4, stages), 4
-    x = judge.states[:8]
-
-    def slope(z, i):
-        s = warp.scale[i]
-        u = -denoiser.velocity(z / s, float(1 - warp.tau[i]))
-        return warp.scale_rate[i] / s * z + warp.tau_rate[i] * s * u
-
-    z = x * warp.scale[0]
-    for i in range(0, n * stages, stages):
-        z = z + slope(z, i) / n if stages == 1 else z + slope(z + slope(z, i) / (2 * n), i + 1) / n
+    warp, x = random_warp(4, stages), judge.states[:8]
     out = run(bespoke_program(PROCESS, warp), denoiser.denoise, x)
-    torch.testing.assert_close(out, z / warp.scale[-1], rtol=1e-10, atol=1e-12)
+    for n in range(4):
+        x = step_by_hand(denoiser, warp, x, n)
+    torch.testing.assert_close(out, x, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_fit_takes_the_same_steps_all_at_once(world, stages):
+    """Each from a state of its own; the loss of the last step alone is how far it ends from the path, a root mean square a sample."""
+    denoiser, _, judge, _, path = world
+    warp, x = random_warp(4, stages), judge.states[:32].reshape(4, 8, 2)
+    by_hand = torch.stack([step_by_hand(denoiser, warp, x[n], n) for n in range(4)])
+    torch.testing.assert_close(_steps(denoiser, warp, step_weights(warp), x), by_hand, rtol=1e-10, atol=1e-12)
+    rows = torch.tensor([5, 0, 9])
+    points, _ = _spline(path)(warp.tau[:: warp.stages], rows)
+    away = (step_by_hand(denoiser, warp, points[-2], 3) - points[-1]).square().mean(1).sqrt().mean()
+    torch.testing.assert_close(_loss(denoiser, warp, _spline(path), rows, last_only=True), away, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_the_loss_is_the_distance_where_its_bounds_are_met(stages):
+    """A belief of `(1 + t) x` has the slope `u = x`, by which every step stretches by exactly its Lipschitz constant. Along a path that
+    stays at one point the steps' errors line up: the sum of grown errors is how far the whole table ends from that point.
+    """
+    warp, spot = random_warp(4, stages), torch.tensor([[1.0, -2.0], [0.5, 0.1], [3.0, 0.0]], dtype=torch.float64)
+    sizes = torch.exp(-(torch.linspace(0, 1, len(warp.tau), dtype=torch.float64) ** 2))
+    warp = Warp(stages, warp.tau, sizes, warp.tau_rate, warp.scale_rate.abs())
+
+    class Stretching(Denoiser):
+        process = PROCESS
+
+        def denoise(self, x, t, condition=None):
+            return over_events(1 + torch.as_tensor(t, dtype=torch.float64), x) * x
+
+    still, rows = Trajectory(PROCESS, uniform_time(6), (spot,) * 7), torch.tensor([0, 2])
+    found = _loss(Stretching(), warp, _spline(still), rows, last_only=False)
+    away = (run(bespoke_program(PROCESS, warp), Stretching().denoise, spot) - spot)[rows]
+    torch.testing.assert_close(found, away.square().mean(1).sqrt().mean(), rtol=1e-9, atol=0)
 
 
 def test_a_change_of_schedule_is_a_warp(g4):
@@ -126,8 +168,6 @@ def test_ablations_leave_the_rest_alone(world):
 
 def test_the_loss_sees_its_gradient_in_the_times(world):
     """Against differences of the loss: the moving nodes and the derivative in time are right. (The nodes' `[tau]` is held at its place.)"""
-    from sfumato.sample.fits.bespoke_fit import _loss, _spline
-
     denoiser, _, _, path, _ = world
     base = random_warp(2, 2)
     base = Warp(2, base.tau, base.scale, torch.ones(4, dtype=torch.float64), base.scale_rate)
@@ -166,3 +206,14 @@ def test_paths_of_other_starts_are_refused(world):
         fit_bespoke(denoiser, judge, path, 2)
     with pytest.raises(ArgumentError, match="steps"):
         fit_bespoke(denoiser, fit, path, 0)
+
+
+@pytest.mark.parametrize(("options", "rate"), [({}, 0.02), ({"rate": 0.1}, 0.1)])
+def test_the_first_iteration_moves_every_number_by_the_rate(world, options, rate):
+    """As Adam does, whatever the gradients: 0.02 unless told. The identity has scales of 1, rates of time of 1 and of scale of 0."""
+    denoiser, fit, _, path, _ = world
+    table, warp = fit_bespoke(denoiser, fit, path, 2, settings=BespokeSettings(1, **options))
+    moved = torch.cat([warp.scale[1:].log(), warp.scale_rate, warp.tau_rate - 1])
+    torch.testing.assert_close(moved.abs(), torch.full_like(moved, rate), rtol=1e-4, atol=0)
+    assert float(warp.scale[0]) == 1
+    assert table.fitted_on == fit.keys

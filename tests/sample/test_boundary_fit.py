@@ -131,3 +131,14 @@ def test_bad_arguments_are_refused(world):
         refine_start(truths[0], truths, world.exact("fit"), iterations=0)
     with pytest.raises(ArgumentError, match="differentiable"):
         refine_start(truths[0], truths, lambda x, i: x.detach())
+
+
+def test_edges_are_differences_along_both_of_the_last_axes():
+    """By hand: two channels of 2 by 3, in which the rows step by 1 and 3, and the columns by 2; and one that is the truth."""
+    truth = noise(0, 1, (2, 2, 3), dtype=torch.float64).draw(0)[0]
+    rows, columns = torch.tensor([0.0, 2.0], dtype=torch.float64)[:, None], torch.tensor([0.0, 1.0, 4.0], dtype=torch.float64)
+    found = torch.stack([truth + rows + columns, truth, truth + 5])
+    along = (1.0 + 9.0) / 2
+    torch.testing.assert_close(edge_error(found, truth), torch.tensor([along + 4.0, 0, 0], dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    square = ((rows + columns) ** 2).mean()
+    torch.testing.assert_close(squared_error(found, truth), torch.stack([square, 0 * square, 0 * square + 25]), rtol=1e-12, atol=1e-12)

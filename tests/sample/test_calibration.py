@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,3 +156,15 @@ def test_rows_add_and_cancel():
     total = add((2.0, answer_at(1)), (-2.0, answer_at(1)), (1.0, Row({0: torch.ones(1, dtype=torch.float64)})))
     assert not total.data
     assert float(total.states[0]) == 1
+
+
+def test_collinear_features_share_the_shortest_solution():
+    """A third feature that is the sum of two, a fourth that is absent: numpy's least squares over features of length 1."""
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((40, 2), (40,)))
+    features = torch.cat([x, x.sum(1, keepdim=True), 0 * x[:, :1]], 1) * torch.tensor([1.0, 30.0, 0.01, 1.0], dtype=torch.float64)
+    size = features[:, :3].norm(dim=0)
+    shortest = np.linalg.lstsq((features[:, :3] / size).numpy(), y.numpy(), rcond=1e-10)[0]
+    found = ridge_solve(features.T @ features, features.T @ y, 0.0)
+    torch.testing.assert_close(found[:3] * size, torch.from_numpy(shortest), rtol=1e-10, atol=0)
+    assert float(found[3]) == 0

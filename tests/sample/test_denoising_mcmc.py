@@ -213,3 +213,17 @@ def test_bad_input():
         log_levels(PROCESS, 5, 2.0, 1.0)
     with pytest.raises(ArgumentError, match="30 times"):
         fit_noise_levels(NoiseLevelClassifier((DIM,), LEVELS), LAW.sample(4, 0), PROCESS, TIMES[:3])
+
+
+def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_level():
+    """A uniform number comes from a normal one through its distribution function, which rounds to 1 from 8.3 on."""
+
+    class Fixed(Stream):
+        def uniform(self):
+            return torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+
+    x = joint(LEVELS)[0][12:13].expand(3, DIM).contiguous()
+    method = chain(kappa=1e-12)
+    level = method.sweep(method.start(x, torch.zeros(3, dtype=torch.long)), Fixed(Stream.of(5, x).noise)).level
+    below = torch.softmax(EXACT(x[:1]), 1)[0].cumsum(0)
+    assert level.tolist() == [0, int((below <= 0.5).sum()), LEVELS - 1]

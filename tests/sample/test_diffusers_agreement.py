@@ -19,6 +19,7 @@ import sys
 import diffusers
 import pytest
 import torch
+from diffusers.schedulers.scheduling_utils import AysSchedules
 
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, MissingExtraError
@@ -30,6 +31,7 @@ from sfumato.sample.compilers.ancestral import Ancestral
 from sfumato.sample.compilers.heun import Heun
 from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, unipc
 from sfumato.sample.compilers.singlestep import Singlestep
+from sfumato.sample.times.aligned_schedule import PUBLISHED, published
 from sfumato.seeds import noise
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -336,3 +338,11 @@ def test_peers_refuse_what_they_cannot_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(MissingExtraError, match="sfumato\\[diffusers\\]"):
         run_peer(heun, DENOISER, 9, DRAWS.draw(0))
+
+
+def test_published_schedules_are_those_that_are_shipped():
+    """The same tables, copied by others; and the first one's times are the timesteps (from 0) at which they are asked for."""
+    names = {"stable-diffusion-1.5": "Diffusion", "stable-diffusion-xl": "DiffusionXL", "stable-video-diffusion": "DiffusionVideo"}
+    assert {name: [*PUBLISHED[name], 0.0] for name in PUBLISHED} == {ours: AysSchedules[f"Stable{n}Sigmas"] for ours, n in names.items()}
+    times = published(BetaTable.scaled_linear(), "stable-diffusion-1.5")
+    assert [round(1000 * t) - 1 for t in times[:-1]] == pytest.approx(AysSchedules["StableDiffusionTimesteps"], abs=1)

@@ -9,7 +9,7 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
-from sfumato.noise import VariancePreserving
+from sfumato.noise import FlowMatching, VariancePreserving
 from sfumato.sample import Exponential, Linearisation, ddim, dpm_solver, run, uniform_log_snr, unipc
 from sfumato.sample.fits.statistics import Statistics, coordinates, measure_statistics
 from sfumato.sample.fits.statistics_solver import dpm_solver_v3, measured, run_shifted
@@ -171,3 +171,56 @@ def test_what_was_not_measured_is_refused(world, g4):
         measure_statistics(g4.denoiser(PROCESS), g4.sample(1, 0), LEVELS, 0)
     with pytest.raises(ArgumentError, match="these statistics"):
         run_shifted(ddim().compile(PROCESS, grid(3)), statistics, g4.denoiser(PROCESS).denoise, x)
+
+
+@pytest.mark.parametrize("space", [None, coordinates((2,))], ids=["scalar", "coordinates"])
+def test_a_gaussian_is_exact_from_any_level(space):
+    """From behind the first measured level the shift into the coordinates is not 0, nor on the way out; wrong ones miss by 0.1 and more.
+    The statistics are closed forms: `l = 1 / (1 + v exp(2 lambda))`, `f = -l m` whatever the state, and `b = -l' m`.
+    """
+    given = ([0.5, 0.5], [0.4, 0.4]) if space is None else ([0.5, -1.0], [2.0, 0.1])
+    means, variances = (torch.tensor(v, dtype=torch.float64) for v in given)
+    law = Gaussian(means, SpectralCovariance.diagonal(variances))
+    times, modes = tuple(float(PROCESS.time(v)) for v in (-1.0, 0.5)), 1 if space is None else 2
+    levels = torch.linspace(-4, 2, 200, dtype=torch.float64)
+    grown = variances[:modes] * torch.exp(2 * levels)[:, None]
+    jacobian = 1 / (1 + grown)
+    statistics = Statistics(levels, jacobian, 0 * jacobian, 2 * grown * jacobian**2 * means[:modes], space)
+    x = law.through(PROCESS, times[0]).sample(4, 0)
+    program = dpm_solver_v3(statistics, 1, corrector=False).compile(PROCESS, times)
+    end = run_shifted(program, statistics, law.denoiser(PROCESS).denoise, x)
+    torch.testing.assert_close(end, law.flow(PROCESS, *times)(x), rtol=0, atol=1e-7)
+
+
+def test_integrals_are_refused_where_their_exponentials_leave_the_range():
+    """Over 6 in half log-SNR constant curves integrate to 6 times themselves; `S` and `L + S` stay below 700, of either sign."""
+    for jacobian, slope in ((0.0, 116.0), (0.0, -116.0), (116.0, 0.0), (58.0, 58.0), (-58.0, -58.0), (-116.0, 116.0), (200.0, -100.0)):
+        measured(constant(jacobian, slope))
+    for jacobian, slope in ((0.0, 117.0), (0.0, -117.0), (117.0, 0.0), (59.0, 59.0), (-59.0, -59.0), (-117.0, 117.0), (-20.0, -100.0)):
+        with pytest.raises(ArgumentError, match="slopes whose integral"):
+            measured(constant(jacobian, slope))
+
+
+@pytest.mark.parametrize("times", [(1.0, 0.5), (0.5, 0.0)])
+def test_levels_without_signal_or_noise_were_not_measured(times):
+    """Half log-SNR is infinite there, of either sign."""
+    with pytest.raises(ArgumentError, match="levels that were measured"):
+        dpm_solver_v3(constant(1.0, 0.0), 1, corrector=False).compile(FlowMatching(), times)
+    split, levels = measured(constant(1.0, 0.0)), FlowMatching().levels(torch.tensor(times, dtype=torch.float64))
+    for alpha, sigma in zip(*(v.tolist() for v in levels), strict=True):
+        for part in (split.scale, split.gain):
+            if alpha and sigma:
+                part(alpha, sigma)
+                continue
+            with pytest.raises(ArgumentError, match="levels that were measured"):
+                part(alpha, sigma)
+
+
+def test_pseudo_derivatives_cap_the_order_of_what_takes_them():
+    """A predictor by them has order 2 at most, an order 1 has none; the corrector adds one."""
+    statistics = constant(0.5, 0.1)
+    for pseudo, orders in (("none", [1, 2, 3]), ("corrector", [1, 2, 3]), ("predictor", [1, 2, 2]), ("both", [1, 2, 2])):
+        assert [dpm_solver_v3(statistics, n, corrector=False, pseudo=pseudo).order for n in (1, 2, 3)] == orders
+        assert [dpm_solver_v3(statistics, n, pseudo=pseudo).order for n in (1, 2, 3)] == [n + 1 for n in orders]
+    assert dpm_solver_v3(statistics, 2).name == "dpm-solver-v3-2c"
+    assert dpm_solver_v3(statistics, 3, corrector=False, pseudo="both").name == "dpm-solver-v3-3-pseudo-both"

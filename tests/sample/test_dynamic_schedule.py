@@ -137,17 +137,40 @@ def test_bad_input_is_refused():
 
 
 def test_the_deviation_is_of_the_distance_from_the_chord():
-    """Three nodes off the chord along the first axis, by hand: a point's offset is the length of its other coordinates."""
+    """Three nodes off the chord along the first axis, by hand: a point's offset is the length of its other coordinates. Of two samples on
+    one path one is led further from the chord and the other back to it; the sizes of both changes count, and so do the other distances'.
+    """
     points = [(4.0, 0.0, 0.0), (2.5, 0.3, -0.4), (0.0, 0.0, 0.0)]
     process = EDM(4.0)
-    path = Trajectory(process, (1.0, 0.5, 0.25), tuple(torch.tensor([p], dtype=torch.float64) for p in points))
-    answer = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
-    costs = jump_costs(lambda x, t: answer.expand_as(x), path, "deviation")
+    path = Trajectory(process, (1.0, 0.5, 0.25), tuple(torch.tensor([p, p], dtype=torch.float64) for p in points))
+    answer = torch.tensor([[1.0, 2.0, -1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
 
-    def off(point):
-        return float(torch.linalg.vector_norm(point[0, 1:]))
+    def off(points):
+        return torch.linalg.vector_norm(points[:, 1:], dim=1)
 
-    for i, j in ((0, 1), (0, 2), (1, 2)):
-        share = path.times[j] / path.times[i]
-        jumped = share * path.states[i] + (1 - share) * answer
-        assert float(costs[i, j]) == pytest.approx(abs(off(jumped) - off(path.states[j])), rel=1e-12)
+    miss = {
+        "deviation": lambda a, b: (off(a) - off(b)).abs(),
+        "l2": lambda a, b: torch.linalg.vector_norm(a - b, dim=1),
+        "l1": lambda a, b: torch.linalg.vector_norm(a - b, 1, dim=1),
+    }
+    for distance, each in miss.items():
+        costs = jump_costs(lambda x, t: answer.expand_as(x), path, distance)
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            share = path.times[j] / path.times[i]
+            jumped = share * path.states[i] + (1 - share) * answer
+            assert float(costs[i, j]) == pytest.approx(float(each(jumped, path.states[j]).mean()), rel=1e-12)
+
+
+def test_no_other_free_node_ends_nearer():
+    """Every place between the first two nodes, tried by running: root mean squares of the distance to the path's ends."""
+    path, free = flow(times=karras(PROCESS, 13, ratio_min=0.02)[:-1], n=6), Exponential(Linearisation.data(), 1, teleport=True)
+    belief, times = LAW.denoiser(PROCESS).denoise, (path.times[0], path.times[9], path.times[-1])
+
+    def error(place):
+        program = free.compile(PROCESS, (times[0], place, *times[1:]))
+        return float((run(program, belief, path.states[0]) - path.end).norm())
+
+    errors = [error(t) for t in path.times[1:9]]
+    best = errors.index(min(errors))
+    assert 0 < best < 7
+    assert with_free_node(belief, path, times, free) == (times[0], path.times[1 + best], *times[1:])

@@ -7,7 +7,7 @@ import torch
 
 from sfumato.errors import ArgumentError
 from sfumato.noise import EDM, FlowMatching
-from sfumato.sample import Heun, Singlestep, ddim, dpm_solver
+from sfumato.sample import Heun, Program, Row, Singlestep, ddim, dpm_solver
 from sfumato.sample.fits.calibration import Starts, subdivide
 from sfumato.sample.fits.improved_integration import corrections, improved_integration
 from sfumato.sample.fits.row_fit import bend
@@ -106,3 +106,15 @@ def test_the_direction_of_a_step_is_its_way():
     (way,) = corrections(program, subdivide(PROCESS, ENDS, 3), "steps", history=0)[2]
     assert float(way.states[1]) == pytest.approx(float(program.rows[2].states[1]) - 1, rel=1e-14)
     assert float(way.data[1]) == pytest.approx(float(program.rows[2].data[1]), rel=1e-14)
+
+
+def test_stages_are_of_solvers_with_one_answer_inside_a_step():
+    """One row a step, or two with an answer at the first, have stages; two without an answer inside, and three with two, have none."""
+    times = subdivide(PROCESS, ENDS, 3)
+    assert [len(rows) for rows in corrections(ddim().compile(PROCESS, times), times, "stages", 1).values()] == [1, 2, 2]
+    assert [len(rows) for rows in corrections(Heun().compile(PROCESS, times), times, "stages", 1).values()] == [2, 4, 4]
+    one = torch.ones(1, dtype=torch.float64)
+    skips = Program("skips", PROCESS, (0.5, 0.4, 0.3), (Row(), Row({0: one}), Row({0: 0.6 * one}, {0: 0.4 * one})))
+    for program, ends in ((skips, (0.5, 0.3)), (Singlestep(3).compile(PROCESS, times), times)):
+        with pytest.raises(ArgumentError, match="two evaluations a step"):
+            corrections(program, ends, "stages")

@@ -11,7 +11,7 @@ import torch
 from sfumato.errors import ArgumentError, RecipeError
 from sfumato.exact import Gaussian, GaussianMixture, PushedDenoiser, SpectralCovariance, push
 from sfumato.metrics import energy_distance
-from sfumato.noise import LINEAR_SDES, VariancePreserving, brownian_bridge, cld, function_space, ir_sde, linear
+from sfumato.noise import LINEAR_SDES, Operator, VariancePreserving, brownian_bridge, cld, function_space, ir_sde, linear
 from sfumato.sample import (
     Ancestral,
     LinearAncestral,
@@ -158,3 +158,26 @@ def test_under_a_scalar_process_they_are_the_scalar_samplers(g4):
 def test_what_cannot_be_run_is_named(wrong, error, message):
     with pytest.raises(error, match=message):
         wrong(normal((3, 2, 1), 0))
+
+
+def test_a_row_is_the_sum_of_its_parts():
+    """By hand, with a condition that one row reads and the others do not, and a last row of which nothing is left."""
+    process, one = ir_sde(), torch.ones(1, 1, 1, dtype=torch.float64)
+    rows = (
+        LinearRow(),
+        LinearRow({0: Operator(2 * one)}, {0: Operator(-one)}, {}, Operator(3 * one)),
+        LinearRow({1: Operator(0.5 * one), 0: Operator(one)}, {1: Operator(4 * one)}, {2: Operator(5 * one)}),
+    )
+    x, y = normal((4, 2), 0), normal((4, 2), 1)
+    draws = noise(2, 4, (2,), dtype=torch.float64)
+    first = 2 * x - torch.tanh(x) + 3 * y
+    second = first / 2 + x + 4 * torch.tanh(first) + 5 * draws.draw(2)
+
+    def belief(z, t):
+        return torch.tanh(z)
+
+    for n, expected in ((2, first), (3, second)):
+        program = LinearProgram("by hand", process, (0.9, 0.5, 0.2)[:n], rows[:n])
+        torch.testing.assert_close(run_linear(program, belief, x, draws, y), expected, rtol=1e-14, atol=1e-14)
+    nothing = LinearProgram("nothing", process, (0.9, 0.5), (LinearRow(), LinearRow()))
+    assert torch.equal(run_linear(nothing, belief, x), torch.zeros_like(x))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sfumato.errors import ArgumentError
+from sfumato.errors import ArgumentError, ShapeError
 from sfumato.noise import BetaTable, Cosine, VariancePreserving
 from sfumato.noise.scalars.cosine_table import cosine_table
 from sfumato.sample import Ancestral, run
@@ -77,3 +77,28 @@ def test_bad_input():
         LearnedVariance((0.5,)).compile(VariancePreserving(), (1.0, 0.5, 0.0))
     with pytest.raises(ArgumentError, match="largest"):
         cosine_table(10, largest=1.0)
+
+
+def test_chains_are_equal_where_their_process_and_times_are():
+    """The coefficients follow from these: they take no part in comparisons, and are not printed."""
+    chain, again = (ReverseChain(VariancePreserving(), (0.9, 0.5, 0.0)) for _ in range(2))
+    assert chain == again
+    assert hash(chain) == hash(again)
+    assert chain != ReverseChain(VariancePreserving(), (0.9, 0.4, 0.0))
+    assert chain != ReverseChain(Cosine(), (0.9, 0.5, 0.0))
+    assert "tensor" not in repr(chain)
+    assert "times=(0.9, 0.5, 0.0)" in repr(chain)
+
+
+def test_the_best_variance_leaves_the_divergence_no_slope():
+    """Between a step's ends the divergence is least there, by its derivative; the last step has the error's own variance."""
+    chain = ReverseChain(VariancePreserving(), (0.9, 0.5, 0.1, 0.0))
+    error = torch.tensor([0.4, 0.05, 0.01], dtype=torch.float64)
+    best = chain.best_log_variance(error)
+    level = best[:2].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(chain.divergence(error[:2], level, slice(0, 2)).sum(), level)
+    torch.testing.assert_close(slope, torch.zeros_like(slope), rtol=0, atol=1e-14)
+    assert float(best[2]) == pytest.approx(float(torch.log(chain.pull[2] ** 2 * 0.01)), rel=1e-14)
+    assert bool((best[:2] > chain.log_betatilde[:2]).all())
+    with pytest.raises(ShapeError, match="one a step"):
+        chain.best_log_variance(error[:2])

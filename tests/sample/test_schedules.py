@@ -109,3 +109,45 @@ def test_custom_times_are_taken_verbatim(values):
 def test_what_makes_no_schedule_is_refused(make):
     with pytest.raises(ArgumentError):
         make()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        uniform_time,
+        lambda n, start, end: uniform_log_snr(EDM(), n, start, end),
+        lambda n, start, end: karras(EDM(), n, end=end, ratio_min=40.0),
+    ],
+    ids=["time", "log-snr", "karras"],
+)
+def test_steps_and_ends_are_refused_by_name(make):
+    """At both sides of every bound: one step, from 1 and to 0, is a schedule; no step, and ends beyond, are none."""
+    assert make(1, 1.0, 0.0) == pytest.approx((1.0, 0.0), abs=1e-12)
+    for n in (0, -1):
+        with pytest.raises(ArgumentError, match=r"^n: .*at least 1 step"):
+            make(n, 1.0, 0.0)
+    for start, end in ((1.0, 1.0), (1.0, -0.1), (1.0, 1.1)):
+        with pytest.raises(ArgumentError, match=r"^start, end: "):
+            make(2, start, end)
+
+
+@pytest.mark.parametrize("make", [uniform_time, lambda n, start, end: uniform_log_snr(EDM(), n, start, end)], ids=["time", "log-snr"])
+def test_a_start_beyond_1_is_refused_by_name(make):
+    for start in (1.0 + 1e-9, 1.5, math.nan):
+        with pytest.raises(ArgumentError, match=r"^start, end: "):
+            make(2, start, 0.5)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_ratios_that_do_not_fall_are_refused_by_name(n):
+    """Even where one step makes no use of the last ratio."""
+    assert len(karras(EDM(80.0), n, ratio_min=39.0, ratio_max=40.0)) == n + 1
+    for low, high in ((40.0, 40.0), (41.0, 40.0), (0.0, 40.0)):
+        with pytest.raises(ArgumentError, match=r"^ratio_min, ratio_max: "):
+            karras(EDM(80.0), n, ratio_min=low, ratio_max=high)
+
+
+def test_the_quadratic_spacing_by_hand():
+    """Roots 0.9, 0.5 and 0.1 of times; and between the same ends as they are."""
+    assert uniform_time(2, 0.81, 0.01, 2.0) == pytest.approx((0.81, 0.25, 0.01), rel=1e-14)
+    assert uniform_time(2, 0.81, 0.01) == pytest.approx((0.81, 0.41, 0.01), rel=1e-14)

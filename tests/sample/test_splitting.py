@@ -11,11 +11,17 @@ from scipy.integrate import solve_ivp
 
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, PushedDenoiser, SpectralCovariance, push
-from sfumato.noise import VariancePreserving, cld, linear, ouve, psld
+from sfumato.noise import Clock, ClockSDE, VariancePreserving, cld, linear, ouve, psld
 from sfumato.sample import Bend, Conjugate, LinearDDIM, LinearEuler, ScoreKick, Splitting, StochasticSplitting, output_law, run_linear
 from sfumato.seeds import noise
 
 PSLD = psld()
+
+
+def f64(values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
 END = 0.1
 
 
@@ -146,3 +152,38 @@ def test_evaluations_and_draws_are_as_promised():
 def test_what_means_nothing_is_refused(wrong, message):
     with pytest.raises(ArgumentError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("shared", [0.2, -0.2])
+def test_noise_that_channels_share_is_refused(shared):
+    """Of either sign: O gives every channel noise of its own."""
+    drift = torch.tensor([[[0.0, 1.0], [-1.0, -2.0]]], dtype=torch.float64)
+    eye, cross = torch.eye(2, dtype=torch.float64)[None], torch.tensor([[[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+    StochasticSplitting().compile(ClockSDE(drift, eye, Clock(1.0, 1.0)), (0.9, 0.5))
+    with pytest.raises(ArgumentError, match="correlated between channels"):
+        StochasticSplitting().compile(ClockSDE(drift, eye + shared * cross, Clock(1.0, 1.0)), (0.9, 0.5))
+
+
+def test_the_score_kick_is_exact_where_there_is_nothing_to_kick():
+    """Data that have the prior's law keep it, and the score is `-P^{-1} x`: each step is `exp(-(F_0 + Q_0 P^{-1}) int beta)`, on a clock
+    that speeds up, and leaves the covariance as it was.
+    """
+    mass, clock = 0.25, Clock(1.0, 5.0)
+    drift = torch.tensor([[[0.0, 1 / mass], [-1.0, -1 / mass]]], dtype=torch.float64)
+    spread, prior = torch.diag(f64([0.0, 2.0]))[None], torch.diag(f64([1.0, mass]))[None]
+    start = torch.diag(f64([0.0, mass]))[None]
+    process = ClockSDE(drift, spread, clock, start=start, prior=(prior[..., :0], prior))
+    law = Gaussian(torch.zeros(1, dtype=torch.float64), SpectralCovariance.isotropic(1, 1.0))
+    program = ScoreKick().compile(process, (0.9, 0.5, 0.4))
+
+    class Still:
+        def draw(self, j):
+            return torch.zeros(2, 2, 1, dtype=torch.float64)
+
+    columns = run_linear(program, PushedDenoiser(law, process).denoise, torch.eye(2, dtype=torch.float64)[..., None], Still())[..., 0]
+    passed = 0.5 * (1.0 + 2.0 * (0.9 + 0.4))  # the integral of 1 + 4 t from 0.4 to 0.9
+    exact = torch.linalg.matrix_exp(-(drift[0] + spread[0] @ prior[0].inverse()) * passed)
+    torch.testing.assert_close(columns.T, exact, rtol=1e-10, atol=1e-12)
+    mean, covariance = output_law(program, law)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-12)
+    torch.testing.assert_close(covariance, prior[0], rtol=1e-10, atol=1e-12)
