@@ -27,7 +27,6 @@ from sfumato.noise import (
     pixel_times,
     psld,
 )
-from sfumato.noise.linear_family.flow_factor import ordered_product
 from sfumato.noise.scalars.exponential_step import exponential_step
 
 MEMBERS = {**LINEAR_SDES, **{name: (lambda kind=kind: linear(kind())) for name, kind in PROCESSES.items() if kind is not BetaTable}}
@@ -376,15 +375,6 @@ def test_tables_refuse_data_that_are_not_at_time_zero():
 
     with pytest.raises(ArgumentError, match=r"A\(0\)"):
         TableSDE(lambda t: (2 + t[..., None, None, None],) * 3)
-
-
-@pytest.mark.parametrize("n", range(1, 8))
-def test_the_product_of_any_number_of_matrices_is_in_their_order(n):
-    factors = torch.randn(n, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
-    one_by_one = torch.eye(3, dtype=torch.float64)
-    for factor in factors:
-        one_by_one = factor @ one_by_one
-    assert torch.allclose(ordered_product(factors, -3), one_by_one, rtol=1e-12, atol=1e-12)
 
 
 def test_the_priors_density_is_that_of_the_normal_around_the_condition():
