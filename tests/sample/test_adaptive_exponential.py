@@ -65,13 +65,17 @@ def printed(prediction, x, lam, h, order):
     return reached(1, "middle", (one - first) * 3), reached(1, "end", (two - first) / (2 / 3))
 
 
-@pytest.mark.parametrize(("order", "prediction"), [(2, "noise"), (2, "data"), (3, "noise"), (3, "data")])
-def test_every_step_is_the_printed_one_and_as_long_as_printed(order, prediction):
+@pytest.mark.parametrize(
+    ("order", "prediction", "begin"),
+    [(2, "noise", X - 4), (2, "data", X), (3, "noise", X), (3, "data", X - 4)],
+    ids=["2-noise", "2-data", "3-noise", "3-data"],
+)
+def test_every_step_is_the_printed_one_and_as_long_as_printed(order, prediction, begin):
     """Kept and rejected ones: `delta = max(atol, rtol max(|low|, |low before|))`, and 0.9 h E^(-1/order) for the next."""
     start, end, rtol, atol, h = 0.8, 0.3, 0.01, 0.002, 1.2
-    walk = adaptive_dpm_solver(Bent(), X, start, end, order=order, prediction=prediction, rtol=rtol, atol=atol, first=h)
+    walk = adaptive_dpm_solver(Bent(), begin, start, end, order=order, prediction=prediction, rtol=rtol, atol=atol, first=h)
     lam, last = (float(VP.half_log_snr(t)) for t in (start, end))
-    x, before, kept, rejected = X, X, [lam], 0
+    x, before, kept, rejected = begin, begin, [lam], 0
     while kept[-1] < last - 1e-12:
         h = min(h, last - kept[-1])
         low, high = printed(prediction, x, kept[-1], h, order)
