@@ -11,6 +11,7 @@ from asymmetric import VP, X
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.sample import adaptive_dpm_solver
+from sfumato.sample.continuous import adaptive_exponential
 
 
 class Bent(Denoiser):
@@ -108,3 +109,17 @@ def test_answers_that_are_not_finite_are_named():
     for value in (math.nan, math.inf):
         with pytest.raises(ArgumentError, match="finite answers"):
             adaptive_dpm_solver(Answers(value), X, 0.9, 0.1)
+
+
+def test_tolerances_that_cannot_be_met_end_soon(monkeypatch):
+    """Steps shrink at every try until time stands still, or until the evaluations that are allowed are spent."""
+    belief, calls = Bent(), []
+    monkeypatch.setattr(belief, "denoise", lambda x, t, condition=None: calls.append(t) or Bent.denoise(belief, x, t))
+    with pytest.raises(ArgumentError, match=r"Steps vanish at t = 0\.5"):
+        adaptive_dpm_solver(belief, X, 0.5, 0.1, rtol=0.0, atol=1e-30)
+    assert 0 < len(calls) < 300
+    del calls[:]
+    monkeypatch.setattr(adaptive_exponential, "_MOST", 9)
+    with pytest.raises(ArgumentError, match="tolerances"):
+        adaptive_dpm_solver(belief, X, 0.5, 0.1, rtol=1e-4, atol=1e-4)
+    assert len(calls) == 12

@@ -211,3 +211,13 @@ def test_what_random_signs_and_normal_probes_say_of_a_linear_belief():
             (error, off) == (pytest.approx(float(one[0]), rel=1e-4), pytest.approx(0.0, abs=1e-5))
         )
     assert len({round(v, 4) for v in away.tolist()}) == 2
+
+
+def test_bits_of_one_sample_are_their_own_mean(full_gaussian):
+    """Twelve numbers: a density of `2^-24` a sample is 2 bits each, and one more in bins of half the width."""
+    belief, x, t, *_ = world(full_gaussian, VariancePreserving(), n=1)
+    found = log_likelihood(belief, x, t, divergence="rademacher", tolerance=0.1)
+    one = dataclasses.replace(found, log_prob=found.log_prob * 0 - 24 * math.log(2), standard_error=found.log_prob * 0 + 6 * math.log(2))
+    assert one.mean_bits_per_dimension().value == pytest.approx(2, rel=1e-12)
+    assert one.mean_bits_per_dimension(0.5).value == pytest.approx(3, rel=1e-12)
+    assert one.mean_bits_per_dimension(0.5).standard_error == pytest.approx(0.5, rel=1e-12)
