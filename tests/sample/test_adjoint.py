@@ -82,7 +82,7 @@ def test_states_are_found_again_where_the_flow_was(process):
 
 
 def test_states_found_again_are_of_order_two(g4):
-    """On a bent flow, where the gradient depends on them: against the adjoint on the states of a program of 10 times as many steps or more."""
+    """On a bent flow, where the gradient depends on them: against the adjoint on states of a program with ten times the steps or more."""
     process, gaps, fine = VariancePreserving(), [], {}
     denoise, x = g4.denoiser(process).denoise, g4.through(process, 0.6).sample(2, 0)
     program = dpm_solver(3).compile(process, uniform_log_snr(process, 80, 0.6, 0.4))
