@@ -64,6 +64,37 @@ def test_states_found_again_give_the_same_order():
     assert fit_rate([1 / n for n in (20, 40, 80)], errors).slope == pytest.approx(2, abs=0.25)
 
 
+@pytest.mark.parametrize("process", [VariancePreserving(), EDM(), FlowMatching()], ids=lambda p: p.kind)
+def test_states_are_found_again_where_the_flow_was(process):
+    """Of a belief that always says `c` the noise stays what it is: the way back asks at `alpha c + sigma eps`, whatever the steps."""
+    times, asked = (0.8, 0.5, 0.35, 0.1), []
+    eps = torch.tensor([[1.0, -0.4, 0.3], [0.2, 2.0, -1.5]], dtype=torch.float64)
+
+    def belief(x, t):
+        asked.append((t, x.detach()))
+        return GOAL + 0 * x
+
+    states = {t: process.alpha(t) * GOAL + process.sigma(t) * eps for t in times}
+    adjoint_from_end(belief, process, times, states[0.1], eps)
+    assert {t for t, _ in asked} == set(times)
+    for t, x in asked:
+        torch.testing.assert_close(x, states[t], rtol=1e-12, atol=1e-12)
+
+
+def test_states_found_again_are_of_order_two(g4):
+    """On a bent flow, where the gradient depends on them: against the adjoint on states of a program with ten times the steps or more."""
+    process, gaps, fine = VariancePreserving(), [], {}
+    denoise, x = g4.denoiser(process).denoise, g4.through(process, 0.6).sample(2, 0)
+    program = dpm_solver(3).compile(process, uniform_log_snr(process, 80, 0.6, 0.4))
+    run(program, denoise, x, None, lambda event: fine.update({event.time: event.state}))
+    for n in (4, 8):
+        path = Trajectory(process, program.times[:: 80 // n], tuple(fine[t] for t in program.times[:: 80 // n]))
+        kept = adjoint(denoise, path, path.end).start
+        gaps.append(float((adjoint_from_end(denoise, process, path.times, path.end, path.end).start - kept).abs().max()))
+    assert gaps[1] > 1e-6
+    assert 3 < gaps[0] / gaps[1] < 6
+
+
 @pytest.mark.parametrize("order", [1, 2])
 def test_parameters_against_autograd_through_the_sampler(order, g4):
     """A shift and a gain of the belief: the continuous gradients converge to those of a fine program; one unused parameter gets zeros."""

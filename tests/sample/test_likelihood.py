@@ -8,10 +8,11 @@ import math
 import pytest
 import torch
 
+from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.noise import EDM, Cosine, FlowMatching, SubVariancePreserving, VarianceExploding, VariancePreserving
 from sfumato.sample.continuous.adaptive_ode import flow, solve
-from sfumato.sample.continuous.likelihood import log_likelihood
+from sfumato.sample.continuous.likelihood import divergence_of, log_likelihood
 
 PROCESSES = [VarianceExploding(1e-3, 50.0), VariancePreserving(), SubVariancePreserving(), EDM(), FlowMatching(), Cosine()]
 
@@ -161,3 +162,62 @@ def test_the_error_of_the_mean_is_that_of_independent_probes(g4):
     belief, x, t, *_ = world(g4, VariancePreserving(), n=3)
     found = dataclasses.replace(log_likelihood(belief, x, t), standard_error=torch.tensor([3.0, 4.0, 12.0], dtype=torch.float64))
     assert found.mean_bits_per_dimension().standard_error == pytest.approx(13 / 3 / (2 * math.log(2)), rel=1e-12)
+
+
+def test_the_divergence_is_the_trace_of_the_jacobian(g4, full_gaussian):
+    """Of a mixture against autograd's whole Jacobian, sample by sample; of a Gaussian `sum alpha l / (alpha^2 l + sigma^2)` anywhere."""
+    process, t = VariancePreserving(), 0.4
+    x = g4.sample(3, 1)
+    jacobian = torch.autograd.functional.jacobian(lambda v: g4.denoiser(process).denoise(v, t), x)
+    expected = torch.stack([jacobian[i, :, i].trace() for i in range(3)])
+    torch.testing.assert_close(divergence_of(g4.denoiser(process), x, t), expected, rtol=1e-12, atol=0)
+    assert float(expected.std()) > 1e-3
+    alpha, sigma = (float(v) for v in process.levels(t))
+    own = full_gaussian.covariance.eigenvalues
+    exact = (alpha * own / (alpha**2 * own + sigma**2)).sum()
+    torch.testing.assert_close(
+        divergence_of(full_gaussian.denoiser(process), full_gaussian.sample(2, 0), t), exact.expand(2), rtol=1e-10, atol=0
+    )
+
+
+def test_what_random_signs_and_normal_probes_say_of_a_linear_belief():
+    """The belief `A x` at every level: along the way the estimate is `v^T A v`, so random signs are exact where A is diagonal, and else
+    off by the sum of the other entries with signs; the spread of two probes is their standard error."""
+
+    class Linear(Denoiser):
+        process = VariancePreserving()
+
+        def __init__(self, matrix):
+            self.matrix = matrix
+
+        def denoise(self, x, t, condition=None):
+            return x @ self.matrix.T
+
+    x = torch.tensor([[0.3, -0.8], [1.0, 0.1], [0.0, 0.4], [-2.0, 0.6]], dtype=torch.float64)
+    even, tilted = (Linear(torch.tensor([[0.4, e], [e, 0.2]], dtype=torch.float64)) for e in (0.0, 0.3))
+    exact = log_likelihood(even, x, 0.3, tolerance=1e-7)
+    signs = log_likelihood(even, x, 0.3, divergence="rademacher", probes=3, tolerance=1e-7)
+    torch.testing.assert_close(signs.log_prob, exact.log_prob, rtol=0, atol=1e-5)
+    assert float(signs.standard_error.max()) < 1e-5
+    whole = log_likelihood(tilted, x, 0.3, tolerance=1e-7).log_prob
+    one = (log_likelihood(tilted, x, 0.3, divergence="rademacher", seed=1, tolerance=1e-7).log_prob - whole).abs()
+    # the two signs of `2 e v_1 v_2` move every sample by as much
+    torch.testing.assert_close(one, one[:1].expand(4), rtol=1e-4, atol=0)
+    two = log_likelihood(tilted, x, 0.3, divergence="rademacher", probes=2, seed=1, tolerance=1e-7)
+    away = (two.log_prob - whole).abs()
+    for error, off in zip(two.standard_error.tolist(), away.tolist(), strict=True):
+        # both probes on one side, or one on each: then the mean is right, and its error theirs
+        assert (error, off) == (pytest.approx(0.0, abs=1e-5), pytest.approx(float(one[0]), rel=1e-4)) or (
+            (error, off) == (pytest.approx(float(one[0]), rel=1e-4), pytest.approx(0.0, abs=1e-5))
+        )
+    assert len({round(v, 4) for v in away.tolist()}) == 2
+
+
+def test_bits_of_one_sample_are_their_own_mean(full_gaussian):
+    """Twelve numbers: a density of `2^-24` a sample is 2 bits each, and one more in bins of half the width."""
+    belief, x, t, *_ = world(full_gaussian, VariancePreserving(), n=1)
+    found = log_likelihood(belief, x, t, divergence="rademacher", tolerance=0.1)
+    one = dataclasses.replace(found, log_prob=found.log_prob * 0 - 24 * math.log(2), standard_error=found.log_prob * 0 + 6 * math.log(2))
+    assert one.mean_bits_per_dimension().value == pytest.approx(2, rel=1e-12)
+    assert one.mean_bits_per_dimension(0.5).value == pytest.approx(3, rel=1e-12)
+    assert one.mean_bits_per_dimension(0.5).standard_error == pytest.approx(0.5, rel=1e-12)

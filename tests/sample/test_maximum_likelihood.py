@@ -148,3 +148,11 @@ def test_anchors_are_one_per_sample(make):
 def test_what_makes_no_sense_is_refused(make):
     with pytest.raises((ArgumentError, TypeCheckError)):
         make()
+
+
+@pytest.mark.parametrize("value", [-1e-9, math.inf, math.nan])
+def test_a_spread_that_is_no_mean_squared_error_is_named(value):
+    """With the ratio at which it was asked."""
+    with pytest.raises(ArgumentError, match="spread") as told:
+        MaximumLikelihood(lambda k: value).compile(VariancePreserving(), (0.9, 0.5))
+    assert f"at the ratio {float(VariancePreserving().ratio(0.9)):.6g}" in str(told.value)

@@ -229,6 +229,25 @@ def test_a_stochastic_program_without_noise_is_refused():
         run(program, bent, torch.zeros(1, 2))
 
 
+def test_every_draw_in_use_is_made_once_and_no_other(random_program, law):
+    """In order, whatever else a row reads; none for a deterministic program, whose draws may be given all the same."""
+    made = []
+
+    class Counted:
+        def draw(self, j):
+            made.append(j)
+            return noise(0, 2, (3, 4), dtype=torch.float64).draw(j)
+
+    x = torch.ones(2, 3, 4, dtype=torch.float64)
+    one = torch.ones(1, dtype=torch.float64)
+    quiet = Program("quiet", PROCESS, (1.0, 0.5, 0.0), (Row(), Row({0: one}, {0: one}), Row({0: one, 1: one}, {1: one})))
+    run(quiet, bent, x, Counted())
+    assert made == []
+    noisy = random_program(PROCESS, law, 5, 2, consistent=True)
+    run(noisy, bent, x, Counted())
+    assert sorted(made) == sorted(j for row in noisy.rows for j in row.noise)
+
+
 def test_a_spectral_program_on_other_events_is_refused(thin_gaussian):
     program = Exponential(Linearisation.gaussian(thin_gaussian), 1).compile(PROCESS, (1.0, 0.5, 0.0))
     with pytest.raises(ArgumentError, match="12 numbers"):

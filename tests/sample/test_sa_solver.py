@@ -162,6 +162,34 @@ def test_last_step_of_few_steps_is_quiet():
     assert len(SASolver(tau=SDE).compile(PROCESS, uniform_log_snr(PROCESS, 6, START, END)).draws) == 6
 
 
+@pytest.mark.parametrize("settings", [few_steps, more_steps])
+def test_published_settings_draw_noise_at_the_times_they_state(settings):
+    """Steps that start in [0.2, 0.8] draw `sigma sqrt(1 - exp(-2h))`, as tau is 1; the others, however near, draw none."""
+    times = (0.9, 0.801, 0.8, 0.5, 0.2, 0.199, 0.03)
+    table = settings().compile(PROCESS, times if settings is few_steps else (*times[:-1], 0.0))
+    noisy = {0.5: 0.8, 0.2: 0.5, 0.199: 0.2}
+    for t, row in zip(table.times, table.rows, strict=True):
+        kept = math.exp(float(PROCESS.half_log_snr(noisy[t]) - PROCESS.half_log_snr(t))) if t in noisy else 1.0
+        drawn = [float(c) for c in row.noise.values()]
+        assert drawn == (pytest.approx([float(PROCESS.sigma(t)) * math.sqrt(1 - kept**2)], rel=1e-12) if t in noisy else [])
+
+
+@pytest.mark.parametrize(
+    ("solver", "read"),
+    [
+        (few_steps(), [1, 2, 2, 3, 3, 4, 3, 4, 2, 3, 1]),
+        (few_steps(2), [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]),
+        (more_steps(), [1, 2, 2, 3, 3, 4, 3, 4, 3, 4, 1]),
+        (more_steps(2), [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1]),
+    ],
+    ids=lambda v: getattr(v, "name", ""),
+)
+def test_published_settings_read_so_many_answers(solver, read):
+    """P3C4 and P2C2, predicted and corrected by turns; with few steps the orders fall to what steps are left, one more when corrected."""
+    assert [len(row.data) for row in solver.compile(PROCESS, (0.9, 0.8, 0.6, 0.4, 0.2, 0.1, 0.0)).rows[1:]] == read
+    assert solver.rescaled == solver.name.endswith("rescaled-quiet")
+
+
 def test_bands():
     by_time, by_ratio = Band(1.2, 0.2, 0.8), Band(0.7, 0.5, 2.0, "ratio")
     assert [by_time(PROCESS, t) for t in (0.1, 0.2, 0.5, 0.9)] == [0, 1.2, 1.2, 0]

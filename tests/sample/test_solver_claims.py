@@ -25,6 +25,7 @@ def test_heun_has_no_method_or_variable_to_choose():
     for option in ({"over": "time"}, {"method": "rk4"}):
         with pytest.raises(TypeError):
             Heun(**option)
+    assert Heun().name == "heun"
 
 
 def test_a_size_is_that_of_the_last_axis_whatever_the_channels():

@@ -68,15 +68,17 @@ class SkipForecast:
         return self.predicted[0] <= self.tolerance
 
     def at(self, ratio: float) -> float:
-        """The predicted error at a level, between those computed by a power law.
+        """The predicted error at a level, between those computed by a power law, and the larger one of two of which one is 0.
 
         Raises:
             ArgumentError: a level outside those computed.
         """
         if not self.ratios[-1] * (1 - 1e-9) <= ratio <= self.ratios[0] * (1 + 1e-9):
             raise ArgumentError("ratio", ratio, f"a level in [{self.ratios[-1]:.3g}, {self.ratios[0]:.3g}]")
+        if ratio in self.ratios:
+            return self.predicted[self.ratios.index(ratio)]
         for (a, e), (b, f) in pairwise(zip(self.ratios, self.predicted, strict=True)):
-            if ratio >= b * (1 - 1e-9):
+            if ratio > b:
                 share = math.log(a / ratio) / math.log(a / b)
                 return math.exp((1 - share) * math.log(e) + share * math.log(f)) if e and f else max(e, f)
         return self.predicted[-1]
