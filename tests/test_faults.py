@@ -20,9 +20,10 @@ from benchmarks.faults.subject import chance
 from benchmarks.faults.tally import Tally
 from benchmarks.faults.watch import CANARY, _Watch
 
+import sfumato
 from sfumato.errors import ArgumentError, OutputError, RecipeError, one_line
 from sfumato.holding import MARK, held
-from sfumato.stopping import interruption
+from sfumato.stopping import TOLD, interruption
 from sfumato.tune import Recipe
 
 
@@ -153,3 +154,13 @@ def test_between_two_recipes_there_is_always_a_whole_one(tmp_path, monkeypatch):
     (tmp_path / "statistics.safetensors").write_bytes((tmp_path / "other" / "statistics.safetensors").read_bytes())
     with pytest.raises(RecipeError, match="another recipe"):
         Recipe.load(tmp_path)
+
+
+def test_an_interruption_of_generated_code_has_its_own_exit_code(tmp_path):
+    """`python -m` ends by SIGINT where one has passed through an `exec` of text, unless it is made to forget: see `interrupting`."""
+    lines = ["import sfumato.cli", "from sfumato.__main__ import main"]
+    lines += ["sfumato.cli.main = lambda given: exec('raise KeyboardInterrupt')", "main([])"]
+    (tmp_path / "stopped_inside.py").write_text("\n".join(lines))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(sfumato.__file__).parents[1]}"}
+    done = subprocess.run([sys.executable, "-m", "stopped_inside"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (130, TOLD)

@@ -15,6 +15,9 @@ from benchmarks.faults.subject import SAMPLE, TRAIN, TUNE, folder_with_data, und
 from benchmarks.faults.tally import Tally
 
 
+_QUESTIONS = "gaussian,linear,trajectory,emergence,response,landscape,manifold,memory,symmetry"
+
+
 def run(quick: bool, home: Path) -> list[Tally]:
     """Training that breaks at a step, then models that break at a noise level."""
     whole = undisturbed(home, "whole", TUNE)
@@ -40,7 +43,11 @@ def _answers(whole: Path, quick: bool) -> Tally:
     """A model that answers NaN or infinities, from the start or near the end of a path only: an error, and nothing written over."""
     tally, wanted = Tally("not finite: answers"), result(whole / "out")
     model = ("out/model", "--data", "data.npy", "--out", "out")
-    commands = [("tune", *model, "--quick", "--evaluations", "3"), SAMPLE, ("explain", *model, "--only", "gaussian,trajectory,dynamics")]
+    commands = [
+        ("tune", *model, "--quick", "--evaluations", "3"),
+        SAMPLE,
+        ("explain", *model, "--only", "gaussian,linear,trajectory,emergence,response,landscape,manifold,memory,symmetry"),
+    ]
     for command in commands[1:2] if quick else commands:
         for below in (2.0, 0.4, 0.1):
             for value in (float("nan"), float("inf")):

@@ -88,6 +88,9 @@ def interrupting() -> Iterator[Interruption]:
         yield LATEST
     finally:
         _handle(dict.fromkeys(_SIGNALS, signal.SIG_IGN))
+        # an interruption that passed through an exec of text, as dataclasses do while they are made, is kept by the interpreter, which
+        # then ends by SIGINT whatever the exit code (python -m, 3.11); the next exec of text makes it forget
+        exec("")
 
 
 def _handlers() -> dict[signal.Signals, _Handler]:

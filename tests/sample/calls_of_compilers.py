@@ -34,8 +34,8 @@ from sfumato.sample.compilers.er_sde import NoiseScale
 from sfumato.sample.compilers.extrapolation import Extrapolation
 from sfumato.sample.compilers.maximum_likelihood import MaximumLikelihood, path_log_likelihood, published_parameters
 from sfumato.sample.compilers.runge_kutta import Tableau
-from sfumato.sample.compilers.skip import SkipForecast
 from sfumato.sample.compilers.teleport import steps_above
+from sfumato.sample.judges.skip import SkipForecast
 
 BELIEF, OPEN, INF, NAN = MIX.denoiser(VP), (0.9, 0.5, 0.2), math.inf, math.nan
 ZEROS, ONES = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
@@ -211,7 +211,7 @@ CALLS = {
             lambda: Singlestep(2, ratios=(0.2, 0.5)),
         ],
     ),
-    "compilers/skip.py": (
+    "judges/skip.py": (
         [
             lambda: forecast_skip(MIX.denoiser(EDMS), THIN, 1 - NEAR, ratios=(9.0, 2.0, 1.0), batch=2),
             lambda: FORECAST.at(4.0),

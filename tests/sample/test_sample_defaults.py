@@ -35,6 +35,8 @@ def written(value):
 
 
 def defaults(thing):
+    if isinstance(thing, type) and issubclass(thing, dict):
+        return {}  # Python's own initialiser
     parameters = inspect.signature(thing).parameters.values()
     found = {p.name: written(p.default) for p in parameters if p.default is not p.empty and p.default is not None}
     if isinstance(thing, type) and dataclasses.is_dataclass(thing):

@@ -13,7 +13,7 @@ from asymmetric import FULL, THIN, VP, wave
 from sfumato.denoiser import Denoiser
 from sfumato.noise import EDM
 from sfumato.sample import Heun, forecast_skip, hybrid_sample, karras, teleport
-from sfumato.sample.compilers.skip import FAR, SkipForecast, missed
+from sfumato.sample.judges.skip import FAR, SkipForecast, missed
 from sfumato.seeds import noise
 
 OFF = wave(2, 3, size=0.04, shift=0.03)

@@ -29,7 +29,7 @@ from sfumato.sample import (
     teleport,
     uniform_log_snr,
 )
-from sfumato.sample.compilers.skip import missed
+from sfumato.sample.judges.skip import missed
 from sfumato.seeds import noise
 
 PROCESSES = [VariancePreserving(), EDM(), FlowMatching(), Trigonometric()]

@@ -14,7 +14,6 @@ from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, ipndm, un
 from sfumato.sample.compilers.runge_kutta import TABLEAUS, RungeKutta
 from sfumato.sample.compilers.sa_solver import Band, SASolver
 from sfumato.sample.compilers.singlestep import Fast, Singlestep
-from sfumato.sample.compilers.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
 from sfumato.sample.compilers.teleport import Teleported, teleport
 from sfumato.sample.continuous.adaptive_exponential import AdaptiveWalk, adaptive_dpm_solver
 from sfumato.sample.continuous.adaptive_ode import flow
@@ -34,6 +33,7 @@ from sfumato.sample.fits.statistics_solver import dpm_solver_v3, run_shifted
 from sfumato.sample.judges.consistency import Consistency, consistency, measured_order
 from sfumato.sample.judges.gaussian_error import Response, response
 from sfumato.sample.judges.path_divergence import BeliefError, path_divergence
+from sfumato.sample.judges.skip import HybridSamples, SkipForecast, forecast_skip, hybrid_sample
 from sfumato.sample.judges.strong_error import strong_error
 from sfumato.sample.linear.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
 from sfumato.sample.linear.conjugate import Bend, Conjugate

@@ -19,7 +19,7 @@ from sfumato.explain import gaussian_approximants, score_probe
 from sfumato.metrics import fit_rate
 from sfumato.noise import EDM, FlowMatching, ScalarProcess, VariancePreserving
 from sfumato.sample import PRESETS, Heun, SkipForecast, Teleported, forecast_skip, karras, reference, reference_times, run
-from sfumato.sample.compilers.skip import missed
+from sfumato.sample.judges.skip import missed
 from sfumato.seeds import noise
 
 PROCESS = EDM()

@@ -1,6 +1,6 @@
 r"""How far down a model may be teleported: the predicted cost by level, and what the jump saves.
 
-See `sfumato.sample.compilers.skip` for the prediction and `sfumato.sample.compilers.teleport` for the jump. Ours, after the analytical
+See `sfumato.sample.judges.skip` for the prediction and `sfumato.sample.compilers.teleport` for the jump. Ours, after the analytical
 teleportation of Wang & Vastola 2024 (arXiv 2412.09726).
 """
 

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sfumato.data.dataset import check_finite
 from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian
@@ -150,9 +151,13 @@ def trajectory_report(
         ArgumentError: times or a process that are missing or given twice, fewer than three states, times that do not fall, or a first state
             without noise.
         ShapeError: states that differ in shape.
+        DataError: states or answers that are not finite.
     """
     path = _trajectory(xs, ts, process)
     said = None if denoiser is None else torch.stack(answers(denoiser, path, condition), 1)
+    check_finite(torch.stack(list(path.states)), "states by time")
+    if said is not None:
+        check_finite(said, "the denoiser's answers")
     alpha, sigma = _levels(path)
     angles, z = torch.atan2(sigma, alpha), _preserved(path, path.states)
     first, last = angles[0], angles[-1]
