@@ -15,7 +15,7 @@ BEGIN, END = "<!-- table: python -m benchmarks.readme sfumato-out -->", "<!-- en
 def table(figures: dict[str, Any]) -> str:
     """The main table of `tune.json`, in Markdown."""
     lines = [
-        "| evaluations | ours | best of `diffusers` | | ratio | distance to held-out data: ours | theirs |",
+        "| evaluations | ours | best of `diffusers` | | ours / theirs | distance to held-out data: ours | theirs |",
         "|---:|---:|---:|---|---:|---:|---:|",
     ]
     for n in figures["settings"]["evaluations"]:

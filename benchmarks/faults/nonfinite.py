@@ -14,7 +14,6 @@ from benchmarks.faults.folders import broken, leftovers, other, result
 from benchmarks.faults.subject import SAMPLE, TRAIN, TUNE, folder_with_data, undisturbed
 from benchmarks.faults.tally import Tally
 
-
 _QUESTIONS = "gaussian,linear,trajectory,emergence,response,landscape,manifold,memory,symmetry"
 
 
