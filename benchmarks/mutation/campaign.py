@@ -57,9 +57,9 @@ class Known:
         wide = mutant.function is None or mutant.default
         direct = self._reaching(self.reaching, mutant.file) if wide else self.reaching.get(mark, set())
         files = self._reaching(self.importing, mutant.file) if wide else self.importing.get(mark, set())
-        if wide and not direct | files:
-            # a file of constants alone runs once, with the package: test files that name what it binds
-            files = _naming(PACKAGE / mutant.file, {item.partition("::")[0] for item in self.seconds})
+        if mutant.function is None:
+            # constants are bound once, with the package: test files that name them
+            files = files | _naming(PACKAGE / mutant.file, {item.partition("::")[0] for item in self.seconds})
         indirect = {item for item in self.seconds if item.partition("::")[0] in files}
         past = self.killers[_place(mutant)]
         order = {item: i for i, item in enumerate(past)}

@@ -1,5 +1,6 @@
 """Bridges: against the Ornstein-Uhlenbeck closed forms, against conditioning one joint Gaussian, and the theorem on straight lines."""
 
+import dataclasses
 import math
 
 import pytest
@@ -98,6 +99,8 @@ def test_bad_input():
         linear_transition(A, c, D, -1.0)
     with pytest.raises(ShapeError, match="before"):
         bridge(torch.zeros(2, dtype=F64), torch.zeros(2, dtype=F64), step, step)
+    with pytest.raises(ShapeError, match="after"):
+        bridge(c, c, step, dataclasses.replace(step, covariance=step.covariance.diagonal()))
     silent = linear_transition(A, c, torch.zeros(3, 3, dtype=F64), 0.5)
     with pytest.raises(ArgumentError, match="singular"):
         bridge(c, c, silent, silent)

@@ -94,8 +94,9 @@ def test_bad_input():
         MODEL.first_passage(0.0, 0.0)
     with pytest.raises(ArgumentError, match="cancellation"):
         MODEL.conditioned_mean(torch.tensor([5e-4], dtype=F64), 0.5, 1e-3)
-    with pytest.raises(ArgumentError, match="times"):
-        MODEL.conditioned_mean(torch.tensor([1.0], dtype=F64), 0.0, 1.0)
+    for end in (0.0, 1.0):
+        with pytest.raises(ArgumentError, match="times"):
+            MODEL.conditioned_mean(torch.tensor([end], dtype=F64), 0.0, 1.0)
 
 
 @pytest.mark.parametrize("upper", [False, True])

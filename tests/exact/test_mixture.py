@@ -1,5 +1,7 @@
 """Gaussian mixtures: closed forms against autograd, SciPy and convolution; every kind of covariance."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -179,3 +181,23 @@ def test_a_sample_is_made_of_draw_0_and_its_component_chosen_by_draw_1():
     c = covariance(3)
     ours, theirs = GaussianMixture([3.0], means.new_ones(1, DIM), [c]), Gaussian(means.new_ones(DIM), c)
     torch.testing.assert_close(ours.sample(5, 7, first=2), theirs.sample(5, 7, first=2), rtol=0, atol=1e-14)
+
+
+def test_a_single_direction_outside_the_bases_counts():
+    """Plane bases in three dimensions: the rest is one direction, whose variance is the rest's; against the dense covariance."""
+    columns = torch.eye(3, dtype=torch.float64)[:, :2]
+    parts = [SpectralCovariance.low_rank(columns, torch.tensor([2.0, v], dtype=torch.float64), v) for v in (0.5, 0.1)]
+    means = torch.tensor([[0.0, 0.0, 1.0], [1.0, -1.0, 0.0]], dtype=torch.float64)
+    x = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    dense = [
+        torch.distributions.MultivariateNormal(m, torch.diag(torch.tensor([2.0, v, v], dtype=torch.float64)))
+        for m, v in zip(means, (0.5, 0.1), strict=True)
+    ]
+    expected = torch.logsumexp(torch.stack([d.log_prob(x) + math.log(w) for d, w in zip(dense, (0.3, 0.7), strict=True)]), 0)
+    torch.testing.assert_close(GaussianMixture([0.3, 0.7], means, parts).log_prob(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_list_of_one_time_is_for_all_samples(g4):
+    x = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    one = g4.posterior_mean(x, EDM(), torch.tensor([0.02], dtype=torch.float64))
+    assert torch.equal(one, g4.posterior_mean(x, EDM(), torch.tensor(0.02, dtype=torch.float64)))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import GaussianMixture, SpectralCovariance, gaussian_gap, gaussian_gap_1d, reverse_kernel
+from sfumato.exact.laws.reverse_kernel import ReverseKernel
 from sfumato.explain import kernel_gap
 from sfumato.noise import FlowMatching, Trigonometric, VariancePreserving
 
@@ -78,6 +79,10 @@ def test_bad_input(g4):
     kernel = reverse_kernel(g4, VariancePreserving(), g4.sample(2, 0), 0.5, 0.3)
     with pytest.raises(ArgumentError, match="one dimension"):
         gaussian_gap_1d(kernel)
+    # of two widths it is the narrower that a grid has to resolve
+    both = ReverseKernel(torch.full((1, 2), 0.5, dtype=F64), torch.zeros(1, 2, 1, dtype=F64), torch.tensor([[[1e-8]], [[1.0]]], dtype=F64))
+    with pytest.raises(ArgumentError, match="points"):
+        gaussian_gap_1d(both)
     narrow = reverse_kernel(pair(1e-4), FlowMatching(), torch.zeros(1, 1, dtype=F64), 1.0, 0.0)
     with pytest.raises(ArgumentError, match="points"):
         gaussian_gap_1d(narrow)

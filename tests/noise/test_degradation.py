@@ -67,6 +67,10 @@ def test_masks_forget_the_centre_or_the_border_first():
     torch.testing.assert_close(moved[1][3, 1], torch.tensor(1 - math.exp(-r2 * 0.5**2 / 2), dtype=torch.float64))
 
 
+def test_a_mask_without_width_leaves_the_image_at_any_level():
+    assert torch.equal(GaussianMask((0, 0, 2))(X, 1), X)
+
+
 def test_block_means_are_a_projection_that_keeps_the_mean():
     coarse = Downsample((1, 2))
     once = coarse(X, 1)

@@ -14,6 +14,7 @@ from sfumato.noise import (
     GridSDE,
     Pinned,
     Steered,
+    TableSDE,
     agm,
     blurring,
     brownian_bridge,
@@ -124,3 +125,13 @@ def test_arguments_that_mean_nothing_are_named(wrong, message):
 def test_shapes_that_do_not_fit_are_named(wrong, message):
     with pytest.raises(ShapeError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("signal", [0.9, 1.1])
+def test_a_table_that_begins_with_less_or_more_than_the_data_is_refused(signal):
+    def table(t):
+        one = torch.ones(1, 1, 1, dtype=torch.float64)
+        return signal * one, one[..., :0], t * one
+
+    with pytest.raises(ArgumentError, match="Clean data"):
+        TableSDE(table)

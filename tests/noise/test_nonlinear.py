@@ -90,6 +90,9 @@ def test_bad_input():
     for separable in (True, False):
         with pytest.raises(ArgumentError, match="shorter"):
             NonlinearSDE(lambda y, t: 50 * y, 1.0, separable).increment(x, s, h)
+        # one direction that grows is enough, beside one that shrinks
+        with pytest.raises(ArgumentError, match="shorter"):
+            NonlinearSDE(lambda y, t: y * torch.tensor([50.0, -50.0], dtype=y.dtype), 1.0, separable).increment(x[:, :2], s, h)
 
 
 def test_the_functions_of_a_step_keep_their_digits_on_both_sides_of_where_the_series_ends():

@@ -161,3 +161,14 @@ def test_channels_of_single_numbers_have_no_event():
     matrix = torch.randn(2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     x = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(Operator(matrix[None], None).apply(x), x @ matrix.T, rtol=1e-14, atol=1e-14)
+
+
+def test_rounding_below_zero_is_no_variance():
+    """An eigenvalue of -1e-12 of the largest is 0 to rounding; one of -1e-8 is refused."""
+
+    def block(least):
+        return Operator(torch.diag(torch.tensor([1.0, least], dtype=torch.float64))[None], None)
+
+    assert block(-1e-12).cholesky().coef[0].tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    with pytest.raises(ArgumentError, match="semi-definite"):
+        block(-1e-8).cholesky()

@@ -13,7 +13,7 @@ from sfumato.denoiser import Denoiser
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import FlowMatching, VariancePreserving
-from sfumato.sample.steps.adaptive_sde import Adaptive, adaptive_sde
+from sfumato.sample.steps.adaptive_sde import Adaptive, _pair, adaptive_sde
 from sfumato.sample.steps.brownian import BrownianPath
 from sfumato.sample.steps.step import Stream
 from sfumato.seeds import noise
@@ -200,3 +200,12 @@ def test_a_step_below_rounding_stands_still_while_others_go_on():
     assert float(both.samples[1]) == 25.0
     assert torch.equal(both.samples[:1], alone.samples)
     assert (int(alone.rejected), int(both.accepted[0])) == (0, int(alone.accepted))
+
+
+def test_without_noise_both_errors_are_the_same(g4):
+    """The difference of the two states is half that of the drifts, but for the noise."""
+    process, x = VariancePreserving(), torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t, s = torch.full((4,), 0.5, dtype=torch.float64), torch.full((4,), 0.4, dtype=torch.float64)
+    errors = [_pair(g4.denoiser(process), x, t, s, t - s, torch.zeros_like(x), Adaptive(drift_error=on))[2] for on in (False, True)]
+    assert torch.allclose(errors[0], errors[1], rtol=1e-12, atol=1e-14)
+    assert float(errors[0].abs().min()) > 1e-4

@@ -13,8 +13,8 @@ from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.noise import EDM, BetaTable, FlowMatching, VariancePreserving
 from sfumato.sample import ddim, karras, response, uniform_log_snr
-from sfumato.sample.judges.path_divergence import BeliefError, _important, path_divergence
-from sfumato.sample.times.aligned_schedule import PUBLISHED, aligned, interpolated, published, tangent, times_of
+from sfumato.sample.judges.path_divergence import BeliefError, _important, check_ratios, path_divergence
+from sfumato.sample.times.aligned_schedule import PUBLISHED, _descended, aligned, interpolated, published, tangent, times_of
 
 PROCESS = EDM(20.0)
 LAW = Gaussian(torch.zeros(3, dtype=torch.float64), SpectralCovariance.diagonal(torch.tensor([0.5, 0.25, 0.02], dtype=torch.float64)))
@@ -180,7 +180,9 @@ def test_ratios_are_drawn_from_the_density_that_is_divided_by():
     assert float(torch.trapezoid(density, k)) == pytest.approx(0.999, abs=2e-3)
     said = between**-3 * (9 - between**2) / (0.5 + between**2)
     whole = quad(lambda v: v**-3 * (9 - v**2) / (0.5 + v**2), 0.1, 3.0)[0]
-    assert torch.allclose((1 / slope)[inner], (said / whole)[inner], rtol=0.05)
+    # the cells are a seventieth wide, and the density changes by the fourth power of the ratio
+    assert torch.allclose(there[inner], (said / whole)[inner], rtol=0.05)
+    assert torch.allclose(there[-20:], (said / whole)[-20:], rtol=0.1)
 
 
 def test_the_last_quantile_is_the_upper_ratio():
@@ -206,3 +208,15 @@ def test_without_a_sweep_nodes_stay_where_they_were():
     assert aligned(PROCESS, 4, exact_bound, 20.0, 0.05, candidates=3, sweeps=0) == equal
     assert aligned(PROCESS, 4, lambda k: 1.0, 20.0, 0.05, candidates=3, sweeps=2) == equal
     assert [20 * t for t in equal] == pytest.approx([20.0 * 400 ** (-i / 4) for i in range(5)], rel=1e-12)
+
+
+@pytest.mark.parametrize("ratios", [[3.0, 1.0, 0.0], [3.0, 1.0, -1.0], [math.inf, 1.0, 0.5], [3.0, 3.0, 1.0], [3.0]])
+def test_ratios_that_do_not_fall_to_a_positive_one_are_refused(ratios):
+    with pytest.raises(ArgumentError, match="ratios"):
+        check_ratios(ratios)
+
+
+def test_the_descent_comes_nearer_once_none_of_its_places_is_better():
+    """One free node: its best place lies between the few that are tried at first."""
+    found = _descended([10.0, 5.0, 1.0], lambda r: (math.log(r[1]) - math.log(3.3)) ** 2, 5, 60)
+    assert found[1] == pytest.approx(3.3, rel=5e-3)

@@ -217,3 +217,14 @@ def test_the_first_iteration_moves_every_number_by_the_rate(world, options, rate
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, rate), rtol=1e-4, atol=0)
     assert float(warp.scale[0]) == 1
     assert table.fitted_on == fit.keys
+
+
+def test_a_path_of_eight_steps_is_enough_and_of_seven_is_not(g4):
+    fit = Starts.marginal(g4, PROCESS, 1.0, 4, 0)
+    for steps in (8, 7):
+        path = reference(g4.denoiser(PROCESS).denoise, fit.states, PROCESS, g4.gaussian(), uniform_time(steps))
+        if steps == 8:
+            assert fit_bespoke(g4.denoiser(PROCESS), fit, path, 2, settings=BespokeSettings(iterations=1))
+            continue
+        with pytest.raises(ArgumentError, match="path"):
+            fit_bespoke(g4.denoiser(PROCESS), fit, path, 2)

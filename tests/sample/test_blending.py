@@ -13,7 +13,7 @@ from sfumato.exact import GaussianMixture, SpectralCovariance
 from sfumato.exact.laws.blend import Blend
 from sfumato.noise import FlowMatching
 from sfumato.sample import RungeKutta, ddim, run
-from sfumato.sample.steps.blending import blend, random_blend
+from sfumato.sample.steps.blending import _slope, blend, random_blend
 from sfumato.seeds import noise
 
 
@@ -118,6 +118,8 @@ X = PLANE.source.sample(3, 0)
         lambda: blend(PLANE.velocity, X, [0.0, 0.6, 0.6, 1.0]),
         lambda: blend(PLANE.velocity, X, even(4), predicts="source"),
         lambda: blend(PLANE.velocity, X, even(4), predicts="target", method="rk4"),
+        lambda: _slope(PLANE.velocity, X, 0.0, "source"),
+        lambda: _slope(PLANE.velocity, X, 1.0, "target"),
         lambda: blend(PLANE.velocity, X, even(4), predicts="noise"),
         lambda: blend(PLANE.velocity, X, even(4), method="rk5"),
         lambda: random_blend(PLANE.draw, X, [1.0], 0),

@@ -181,3 +181,13 @@ def test_ancestral_samples_have_the_variance_of_the_table(steps):
     x = run(program, law.denoiser(process).denoise, process.prior_sample(Drawn(n).draw(0)), Drawn(n))
     expected = float(response(program, law).variance(process.prior_std**2))
     assert abs(float(x.var()) / expected - 1) < 4.5 * (2 / n) ** 0.5
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_too_little_is_a_defect_as_too_much_is(factor):
+    """All answers of the last row scaled: constants end off by a tenth of what the answers carry."""
+    program = PRESETS["ddim"].compile(VariancePreserving(), uniform_time(4))
+    row = program.rows[-1]
+    scaled = Row(row.states, {j: factor * c for j, c in row.data.items()})
+    carried = sum(float(c) for c in row.data.values())
+    assert consistency(dataclasses.replace(program, rows=(*program.rows[:-1], scaled))).data == pytest.approx(0.1 * carried, rel=1e-9)

@@ -58,6 +58,13 @@ def test_enlarging_keeps_constants_and_sizes():
     assert enlarge(x, 4) is x
 
 
+def test_enlarging_keeps_the_place_of_pixels():
+    """Pixels are cells, each of which becomes four: the means of the four on a ramp are the ramp, away from its ends."""
+    ramp = torch.arange(8.0, dtype=torch.float64).expand(1, 1, 8, 8)
+    inner = slice(2, 6)
+    assert torch.allclose(reduce(enlarge(ramp, 16), 8)[..., inner], ramp[..., inner], rtol=0, atol=1e-12)
+
+
 def test_steps_draw_noise_of_their_own():
     """Sizes 2, 3, 4: draw `i` of the seed, cut to the size, is that of step `i`; the estimate is enlarged to the next size."""
     plan, seen = ScaleWise(PROCESS, (1.0, 0.7, 0.4, 0.0), (2, 3, 4)), {}

@@ -181,3 +181,7 @@ def test_a_row_is_the_sum_of_its_parts():
         torch.testing.assert_close(run_linear(program, belief, x, draws, y), expected, rtol=1e-14, atol=1e-14)
     nothing = LinearProgram("nothing", process, (0.9, 0.5), (LinearRow(), LinearRow()))
     assert torch.equal(run_linear(nothing, belief, x), torch.zeros_like(x))
+
+
+def test_the_name_says_through_how_many_nodes():
+    assert [LinearDDIM(n).name for n in (1, 2, 4)] == ["generalised-ddim", "generalised-ddim-2", "generalised-ddim-4"]

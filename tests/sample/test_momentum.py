@@ -138,6 +138,12 @@ def test_growth_of_eulers_method_is_its_polynomial():
     assert float((growth(ipndm(1), z) / (1 + z).abs() - 1).abs().max()) < 1e-9
 
 
+def test_without_momentum_the_order_is_the_plain_solvers():
+    assert [Momentum(n, 1.0, "ghvb").order for n in (1, 2, 3)] == [ipndm(n).order for n in (1, 2, 3)]
+    assert Momentum(2, 1.0, "heavy-ball", "data", True).order == unipc(2, final="full").order == 3
+    assert [Momentum(n, 0.9, "ghvb").order for n in (1, 2, 3)] == [1, 2, 2]
+
+
 def test_published_damping():
     """The presets have the velocities and shares of Wizadwongsa et al. 2023 (arXiv 2307.11118): PLMS4 at 0.8, GHVB 1.8 and 3.1."""
     found = {(s.steps, s.beta, s.kind) for s in PRESETS.values() if isinstance(s, Momentum)}

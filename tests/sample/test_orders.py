@@ -20,6 +20,7 @@ from sfumato.exact import Gaussian, GaussianMixture, SpectralCovariance
 from sfumato.noise import EDM, FlowMatching, VariancePreserving
 from sfumato.sample import Exponential, Linearisation, Program, response, run, uniform_log_snr
 from sfumato.sample.compilers.ancestral import Ancestral
+from sfumato.sample.compilers.extrapolation import Extrapolation
 from sfumato.sample.compilers.heun import Heun
 from sfumato.sample.compilers.multistep import ddim, deis, dpm_solver, ipndm, unipc
 from sfumato.sample.compilers.runge_kutta import RungeKutta, Tableau
@@ -298,3 +299,10 @@ def test_presets_are_named_after_their_programs():
         program = solver.compile(PROCESS, uniform_log_snr(PROCESS, 4))
         assert program.name == name
         assert solver.deterministic == (not program.draws)
+
+
+def test_what_averages_two_answers_has_no_third_order():
+    """Halved differences (the published third-order form) and Adams' constants for equal steps stop at two."""
+    assert [Extrapolation.of("data", "midpoint", True).order(nodes) for nodes in (1, 2, 3)] == [1, 2, 2]
+    assert [Extrapolation.of("noise", "adams").order(nodes) for nodes in (1, 2, 3, 4)] == [1, 2, 2, 2]
+    assert [Extrapolation.of("data", "exact").order(nodes) for nodes in (1, 2, 3, 4)] == [1, 2, 3, 4]

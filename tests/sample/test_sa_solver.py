@@ -253,3 +253,7 @@ def test_diffusers(kind, p, c, monkeypatch):
 def test_what_makes_no_sense_is_refused(make):
     with pytest.raises((ArgumentError, TypeCheckError)):
         make()
+
+
+def test_published_noise_is_on_between_a_fifth_and_four_fifths_of_the_time():
+    assert few_steps().tau == more_steps().tau == Band(1.0, 0.2, 0.8, "time")

@@ -135,6 +135,9 @@ def test_evaluations_and_draws_are_as_promised():
     reduced, naive = (StochasticSplitting("OABA", reduced=r).compile(PSLD, grid(3)) for r in (True, False))
     assert (reduced.evaluations, naive.evaluations, len(reduced.draws), len(ScoreKick().compile(PSLD, grid(3)).draws)) == (3, 9, 3, 6)
     assert np.all(np.diff(reduced.times) <= 0)
+    # where the score comes first, that of the start serves the whole first step
+    first = StochasticSplitting("ABO").compile(PSLD, grid(3))
+    assert first.evaluations == 3
 
 
 @pytest.mark.parametrize(

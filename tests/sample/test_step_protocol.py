@@ -259,3 +259,12 @@ def test_a_program_refuses_no_rows_that_chain_made(g4):
     assert isinstance(program, Program)
     assert all(isinstance(row, Row) for row in program.rows)
     assert program.times == (0.9, 0.5, 0.5, 0.2, 0.2)
+
+
+def test_draws_are_taken_one_after_the_other():
+    """Draw 0 is the start's; what a step asks for next is the next draw of every sample, as a normal or as a uniform number."""
+    x, single = torch.zeros(3, 2, dtype=torch.float64), noise(5, 3, (1,), dtype=torch.float64)
+    stream, whole = Stream.of(5, x), noise(5, 3, (2,), dtype=torch.float64)
+    assert torch.equal(stream.normal(), whole.draw(1))
+    assert torch.equal(stream.uniform(), torch.special.ndtr(single.draw(2)[:, 0]))
+    assert torch.equal(stream.normal(), whole.draw(3))
