@@ -5,11 +5,12 @@ sfumato is imported inside the fixtures, after the shape checks of the test run 
 
 from __future__ import annotations
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
+
+from checked_calls import CHECKED_CALLS, LEFT
 
 # examples would also be made of constants found in whichever of our modules happen to be loaded: not the same in every run
 if hasattr(providers, "_get_local_constants"):
@@ -19,29 +20,9 @@ settings.load_profile("same")
 torch.set_num_threads(1)
 
 
-CHECKED_CALLS = 2000
-"""How many calls of our functions in a test have the shapes and types of what they are given and return checked."""
-
-
-class _CallsLeft:
-    """jaxtyping's switch, that throws itself: long loops make the same calls again and again, and checks were half of the suite's time."""
-
-    left = CHECKED_CALLS
-
-    def __get__(self, config, owner):
-        self.left -= 1
-        return self.left < 0 or vars(config)["jaxtyping_disable"]
-
-    def __set__(self, config, value):
-        vars(config)["jaxtyping_disable"] = value
-
-
-type(jaxtyping.config).jaxtyping_disable = _CALLS = _CallsLeft()
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item):
-    _CALLS.left = CHECKED_CALLS
+    LEFT.calls = CHECKED_CALLS
     return (yield)
 
 

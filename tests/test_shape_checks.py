@@ -8,7 +8,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from conftest import CHECKED_CALLS
+from checked_calls import CHECKED_CALLS
 from sfumato.metrics import endpoint_error
 from sfumato.metrics.samples import as_matrix
 

@@ -1,5 +1,7 @@
 """Fitted mixtures: scikit-learn's quality on held-out digits, recovery of a known law, low rank, degenerate data."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -36,7 +38,8 @@ def test_a_fit_is_deterministic_and_its_likelihood_rises_with_iterations(digits)
     assert torch.equal(first.means, again.means)
     assert len(first) == 10
     likelihoods = [float(fit_mixture(digits, 10, seed=1, iterations=n, tolerance=0.0).log_prob(digits).mean()) for n in (1, 3, 10)]
-    assert likelihoods == sorted(likelihoods)
+    # to rounding: the last two are one maximum
+    assert all(b >= a * (1 - 1e-14) for a, b in itertools.pairwise(likelihoods))
     split = fit_mixture(list(digits.split(250)), 10, seed=1)
     torch.testing.assert_close(split.log_prob(digits).mean(), first.log_prob(digits).mean(), rtol=0, atol=1e-6)
 

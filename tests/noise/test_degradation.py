@@ -69,7 +69,7 @@ def test_masks_forget_the_centre_or_the_border_first():
 
 def test_a_mask_without_width_leaves_the_image_at_any_level():
     """Of odd size, so that a pixel is at the centre, 0 widths away."""
-    assert torch.equal(GaussianMask((0, 0, 2))(X[..., :5, :5], 1), X[..., :5, :5])
+    assert torch.equal(GaussianMask((0, 0, 2))(X[..., :3, :3], 1), X[..., :3, :3])
 
 
 def test_block_means_are_a_projection_that_keeps_the_mean():

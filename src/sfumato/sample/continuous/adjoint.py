@@ -27,7 +27,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.noise import ScalarProcess
@@ -117,6 +116,9 @@ def program_gradient(
     kept = _requiring(parameters)
 
     def answer(state: Tensor, t: float) -> Tensor:
+        # brings sympy with it on older versions of torch, for which nobody who only samples should wait
+        from torch.utils.checkpoint import checkpoint
+
         return checkpoint(denoise, state, t, use_reentrant=False)
 
     value = loss(run(program, answer, start, draws))
