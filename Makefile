@@ -91,7 +91,7 @@ docs: $(VENV)/.docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -j 2 -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 docs-check: docs
-	SFUMATO_DOCS_CHECK=1 SFUMATO_SITE=docs/_build/html $(BIN)/python -m pytest tests/docs/test_site.py
+	SFUMATO_DOCS_CHECK=1 SFUMATO_SITE=docs/_build/html $(BIN)/python -m pytest -n 2 tests/docs/test_site.py
 
 release: $(VENV)/.release
 	$(BIN)/python scripts/release.py $(if $(TAG),--tag)

@@ -20,6 +20,7 @@ from browser import Browser, find
 
 ROOT = Path(__file__).parents[2]
 SURVEY = (Path(__file__).parent / "survey.js").read_text()
+PARTS = 8
 VIEWS = [(360, "light"), (360, "dark"), (1280, "dark"), (1280, "light")]
 MISSING = [name for name in ("sphinx", "myst_parser", "furo", "latex2mathml", "websockets") if find_spec(name) is None]
 REASON = (
@@ -104,8 +105,10 @@ def seen(browser, path):
     return [*browser.complaints(), *found]
 
 
-def test_every_page_is_sound_in_a_browser(site, browser):
-    found = {path.relative_to(site): what for path in pages_of(site) if (what := seen(browser, path))}
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_page_is_sound_in_a_browser(site, browser, part):
+    """In parts, for processes side by side."""
+    found = {path.relative_to(site): what for path in pages_of(site)[part::PARTS] if (what := seen(browser, path))}
     assert not found, "\n".join(f"{path}: {line}" for path, lines in found.items() for line in lines)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.noise import (
+    LINEAR_SDES,
     Backwards,
     Clock,
     ClockSDE,
@@ -125,6 +127,13 @@ def test_arguments_that_mean_nothing_are_named(wrong, message):
 def test_shapes_that_do_not_fit_are_named(wrong, message):
     with pytest.raises(ShapeError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("change", [{"ends": None}, {"ends": "soon"}, {"starts": [[0.1], [0.2, 0.3]]}, {"first": []}, {"later": 1.0}])
+def test_a_written_member_with_a_value_of_another_type_is_refused(change):
+    with pytest.raises((ArgumentError, TypeCheckError)) as told:
+        linear_sde_from_dict(LINEAR_SDES["pixel_times"]().to_dict() | change)
+    assert "pixel_times" in str(told.value) or isinstance(told.value, ShapeError)
 
 
 @pytest.mark.parametrize("signal", [0.9, 1.1])

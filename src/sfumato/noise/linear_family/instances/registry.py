@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sfumato.errors import ArgumentError
+from sfumato.errors import ArgumentError, SfumatoError
 from sfumato.noise.linear_family.instances.bridges import agm, brownian_bridge, vp_bridge
 from sfumato.noise.linear_family.instances.flexible import flexible, flexible_spectrum
 from sfumato.noise.linear_family.instances.mean_reverting import ir_sde, ouve
@@ -80,12 +80,15 @@ def linear_sde_from_dict(data: Any) -> LinearSDE:
     if not isinstance(kind, str) or kind not in _MAKERS:
         raise ArgumentError("process.kind", repr(kind)[:60], f"one of {', '.join(_MAKERS)}")
     plain = ("shape", "forget", "turn")
-    values = {
-        key: torch.tensor(value, dtype=torch.float64) if isinstance(value, list) and key not in plain else value
-        for key, value in data.items()
-        if key != "kind"
-    }
     try:
+        values = {
+            key: torch.tensor(value, dtype=torch.float64) if isinstance(value, list) and key not in plain else value
+            for key, value in data.items()
+            if key != "kind"
+        }
         return _MAKERS[kind](**values)
-    except TypeError as wrong:
-        raise ArgumentError("process", f"the keys {sorted(values)}", f"the arguments of {kind}", str(wrong)) from None
+    except SfumatoError:
+        raise
+    # what is read from a file may be of any type at any place
+    except (TypeError, AttributeError, ValueError, RuntimeError, IndexError) as wrong:
+        raise ArgumentError("process", f"the keys {sorted(map(str, data))}", f"the arguments of {kind}", str(wrong)) from None
