@@ -26,6 +26,12 @@ def pytest_runtest_protocol(item):
     return (yield)
 
 
+@pytest.fixture
+def unchecked():
+    """No shapes and types are checked, as for users: what is refused is refused by our own errors."""
+    LEFT.calls = 0
+
+
 @pytest.fixture(autouse=True)
 def same_layers():
     """PyTorch's own generator at one place before every test: layers that a test makes without a seed are the same in every run."""

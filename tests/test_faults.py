@@ -67,6 +67,10 @@ def test_the_watch_sees_a_shell_a_file_a_touched_canary_and_a_strange_error(tmp_
     assert "os.system" in str(watch.over(lambda: str(os.system("true")) and None)[0])
     assert "open" in str(watch.over(lambda: (tmp_path / "elsewhere").write_text("") and None)[0])
     assert "canary" in str(watch.over(lambda: (tmp_path / CANARY).write_text("dead") and None)[0]) or watch.seen
+    (tmp_path / "work").mkdir()
+    for place, wanted in ((tmp_path / "elsewhere", True), (tmp_path / "work" / "own", False)):
+        place.write_text("")
+        assert ("os.remove" in str(watch.over(lambda place=place: place.unlink())[0])) == wanted
     assert "KeyError" in str(watch.over(strange)[0])
     assert watch.over(lambda: None) == (None, "loaded and used")
 

@@ -42,11 +42,7 @@ def _answers(whole: Path, quick: bool) -> Tally:
     """A model that answers NaN or infinities, from the start or near the end of a path only: an error, and nothing written over."""
     tally, wanted = Tally("not finite: answers"), result(whole / "out")
     model = ("out/model", "--data", "data.npy", "--out", "out")
-    commands = [
-        ("tune", *model, "--quick", "--evaluations", "3"),
-        SAMPLE,
-        ("explain", *model, "--only", "gaussian,linear,trajectory,emergence,response,landscape,manifold,memory,symmetry"),
-    ]
+    commands = [("tune", *model, "--quick", "--evaluations", "3"), SAMPLE, ("explain", *model, "--only", _QUESTIONS)]
     for command in commands[1:2] if quick else commands:
         for below in (2.0, 0.4, 0.1):
             for value in (float("nan"), float("inf")):

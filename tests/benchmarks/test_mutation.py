@@ -6,8 +6,9 @@ import importlib
 import sys
 
 import pytest
+from benchmarks.mutation.campaign import _naming
 from benchmarks.mutation.coverage import digest, marked
-from benchmarks.mutation.mutants import mutants
+from benchmarks.mutation.mutants import PACKAGE, mutants
 from benchmarks.mutation.overlay import Index
 from benchmarks.mutation.server import isolated
 from benchmarks.mutation.summary import reason, summary, wilson
@@ -169,3 +170,8 @@ def test_a_survivor_counts_against_the_tests_unless_it_has_a_reason():
     assert found["rooms"]["noise"].items() >= {"tried": 3, "killed": 1, "explained": 1, "of_distinct": 0.5}.items()
     assert found["files"]["exact/b.py"]["of_distinct"] == 1.0
     assert [(s["identity"].split("::")[1], s["reason"]) for s in found["survivors"]] == [("f", None), ("g[x]", "never called in earnest")]
+
+
+def test_constants_are_tried_on_the_tests_that_name_them():
+    tests = {"tests/sample/test_momentum.py", "tests/exact/test_bridge.py"}
+    assert _naming(PACKAGE / "sample" / "presets.py", tests) == {"tests/sample/test_momentum.py"}

@@ -168,7 +168,7 @@ def test_floor_replaces_only_small_eigenvalues_and_is_asked_for_where_needed():
     assert GaussianScalings(law, floor=0.1).law.covariance.eigenvalues.tolist() == pytest.approx([0.1, 0.5, 2.0])
 
 
-@pytest.mark.parametrize("sigma_data", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("sigma_data", [0.0, -1.0, 1e-18, 1e18, math.inf, math.nan])
 def test_sigma_data_must_be_a_standard_deviation(sigma_data):
     with pytest.raises(ArgumentError, match="sigma_data"):
         Isotropic(sigma_data)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sfumato.errors import ArgumentError, ShapeError
+from sfumato.denoiser import Denoiser
+from sfumato.errors import ArgumentError, DataError, ShapeError
 from sfumato.exact import Gaussian, SpectralCovariance
 from sfumato.explain import path_shape, rotation_remainder, trajectory_report
 from sfumato.noise import EDM, Cosine, FlowMatching, VariancePreserving
@@ -136,3 +137,21 @@ def test_bad_input_is_refused_by_name(full_gaussian):
         trajectory_report(list(path.states[:2]), path.times[:2], process)
     with pytest.raises(ShapeError, match="xs"):
         trajectory_report([*path.states[:-1], path.states[-1][:1]], path.times, process)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_states_and_answers_that_are_not_finite_are_named(full_gaussian, value):
+    process, times = EDM(), (0.5, 0.25, 0.1, 0.0)
+    x = full_gaussian.through(process, 0.5).sample(3, 0)
+    states = [full_gaussian.flow(process, 0.5, t)(x) for t in times]
+
+    class Broken(Denoiser):
+        def denoise(self, x, t, condition=None):
+            return torch.full_like(x, value)
+
+    broken = Broken()
+    broken.process = process
+    with pytest.raises(DataError, match="answers"):
+        trajectory_report(states, times, process, denoiser=broken)
+    with pytest.raises(DataError, match="states"):
+        trajectory_report([*states[:-1], torch.full_like(x, value)], times, process)

@@ -79,7 +79,9 @@ def test_samples_belong_to_their_seed_and_not_to_the_batch():
     assert not torch.equal(generator.sample(start, 7), generator.sample(start, 8))
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_refused(unchecked):
+    with pytest.raises(ArgumentError, match="matches"):
+        _fitted(None, 1.0, "noise", 1)
     with pytest.raises(ShapeError, match="flat events"):
         RestoringGenerator(ResidualMLP((1, 2)), LEVELS, (2,))
     with pytest.raises(ArgumentError, match="fidelity"):

@@ -7,34 +7,13 @@ import math
 import pytest
 import torch
 
+from accelerations import PROCESS, belief, f64, states
 from sfumato.errors import ArgumentError
 from sfumato.exact import Gaussian, SpectralCovariance, push
-from sfumato.noise import agm, cld
+from sfumato.noise import cld
 from sfumato.sample.linear.acceleration import Acceleration, AccelerationFlow, AccelerationSplitting
 from sfumato.sample.linear.linear_program import run_linear
 from sfumato.sample.times.schedules import uniform_time
-
-
-def f64(values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-PROCESS = agm()
-
-
-def states(n, t, seed=0, event=(1,)):
-    generator = torch.Generator().manual_seed(seed)
-    return PROCESS.sample(
-        torch.ones(n, *event, dtype=torch.float64), t, torch.randn(n, 2, *event, dtype=torch.float64, generator=generator)
-    )
-
-
-def belief(x, t):
-    """`E[x_0 | x]` for `N(0.5, 0.3)`."""
-    law = PROCESS.marginal(t)
-    gain = (0.3 * law.phi.T) @ (0.3 * (law.phi @ law.phi.T) + law.covariance).inverse()
-    half = torch.full((len(x), 1), 0.5, dtype=torch.float64)
-    return half + gain.apply(x - law.mean(half))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

@@ -306,3 +306,9 @@ def test_what_averages_two_answers_has_no_third_order():
     assert [Extrapolation.of("data", "midpoint", True).order(nodes) for nodes in (1, 2, 3)] == [1, 2, 2]
     assert [Extrapolation.of("noise", "adams").order(nodes) for nodes in (1, 2, 3, 4)] == [1, 2, 2, 2]
     assert [Extrapolation.of("data", "exact").order(nodes) for nodes in (1, 2, 3, 4)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("make", [Fast, lambda prediction: Singlestep(2, prediction)])
+def test_an_unknown_prediction_is_refused_without_a_type_checker(make, unchecked):
+    with pytest.raises(ArgumentError, match="prediction"):
+        make("velocity")

@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxtyping import TypeCheckError
 from scipy import stats
 
 from sfumato.denoiser import Denoiser
@@ -196,7 +195,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest_names():
 
 
 @pytest.mark.parametrize("shape", [64, [3, 8], (3, 0), (2.0,)])
-def test_an_event_shape_that_is_no_tuple_of_sizes_is_refused(g4, shape):
+def test_an_event_shape_that_is_no_tuple_of_sizes_is_refused(g4, shape, unchecked):
     program = PRESETS["ddim"].compile(EDM(), uniform_log_snr(EDM(), 4))
-    with pytest.raises((ArgumentError, TypeCheckError)):
+    with pytest.raises(ArgumentError, match="event_shape"):
         Sampler(g4.denoiser(EDM()), program, shape)

@@ -5,36 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from accelerations import PROCESS, belief, f64, states
 from sfumato.denoise import Network
 from sfumato.errors import ArgumentError, ShapeError
 from sfumato.exact import Gaussian, PushedDenoiser, SpectralCovariance
 from sfumato.learn.losses.acceleration_loss import AcceleratedBelief, acceleration_loss
-from sfumato.noise import agm
 from sfumato.sample.linear.acceleration import Acceleration
 from sfumato.seeds import noise
 from sfumato.steer import draw_velocity, follow_stroke, lean_velocity
-
-
-def f64(values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-PROCESS = agm()
-
-
-def states(n, t, seed=0, event=(1,)):
-    generator = torch.Generator().manual_seed(seed)
-    return PROCESS.sample(
-        torch.ones(n, *event, dtype=torch.float64), t, torch.randn(n, 2, *event, dtype=torch.float64, generator=generator)
-    )
-
-
-def belief(x, t):
-    """`E[x_0 | x]` for `N(0.5, 0.3)`."""
-    law = PROCESS.marginal(t)
-    gain = (0.3 * law.phi.T) @ (0.3 * (law.phi @ law.phi.T) + law.covariance).inverse()
-    half = torch.full((len(x), 1), 0.5, dtype=torch.float64)
-    return half + gain.apply(x - law.mean(half))
 
 
 class Exact(Network):

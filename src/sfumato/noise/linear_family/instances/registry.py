@@ -77,7 +77,7 @@ def linear_sde_from_dict(data: Any) -> LinearSDE:
         ArgumentError: an unknown kind, or arguments it does not have.
     """
     kind = data.get("kind") if isinstance(data, dict) else data
-    if not isinstance(kind, str) or kind not in _MAKERS:
+    if not isinstance(data, dict) or not isinstance(kind, str) or kind not in _MAKERS:
         raise ArgumentError("process.kind", repr(kind)[:60], f"one of {', '.join(_MAKERS)}")
     plain = ("shape", "forget", "turn")
     try:
